@@ -1,0 +1,19 @@
+//! DLog's shared language: what things are called, how they lie on disk and wire, and when answers are enough.
+
+mod ids;
+mod lsn;
+mod nodeset;
+mod quorum;
+mod replication;
+mod time;
+pub mod wire;
+
+pub use ids::{
+    ClusterId, DEFAULT_NAMESPACE, Incarnation, LogId, NodeId, ParseError, PartitionId, PartitionUid, ProcessId,
+    RequestId, ShardId,
+};
+pub use lsn::{Epoch, Esn, LogOffset, Lsn};
+pub use nodeset::{Location, Member, MemberSet, Nodeset, NodesetError, Scope};
+pub use quorum::{Authority, Quorum, ShardStatus, Statuses};
+pub use replication::{Durability, QuorumConfig, Replication, ReplicationError};
+pub use time::{Time, TimestampMs};
