@@ -1,13 +1,17 @@
 //! DLog's shared language: what things are called, how they lie on disk and wire, and when answers are enough.
 
+pub mod block;
+mod epoch_table;
 mod ids;
 mod lsn;
 mod nodeset;
+pub mod producer;
 mod quorum;
 mod replication;
 mod time;
 pub mod wire;
 
+pub use epoch_table::{End, EpochEntry, EpochTable};
 pub use ids::{
     ClusterId, DEFAULT_NAMESPACE, Incarnation, LogId, NodeId, ParseError, PartitionId, PartitionUid, ProcessId,
     RequestId, ShardId,
