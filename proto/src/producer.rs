@@ -145,6 +145,12 @@ impl ProducerTable {
         self.producers.retain(|_, state| state.batches.iter().any(|b| b.timestamp >= before));
     }
 
+    /// Forgets batches above `upto`.
+    pub fn retain_upto(&mut self, upto: Lsn) {
+        self.producers.values_mut().for_each(|state| state.batches.retain(|b| b.lsn <= upto));
+        self.producers.retain(|_, state| !state.batches.is_empty());
+    }
+
     /// ```text
     /// version u8 = 1 | producers u32 | each: id i64, epoch i16, batches u8 | each: first i32, last i32, lsn u64, timestamp i64
     /// ```

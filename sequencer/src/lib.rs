@@ -1,0 +1,16 @@
+//! DLog's sequencer: it decides the order of a partition and nothing else.
+
+mod appender;
+mod copyset;
+mod health;
+mod in_flight;
+mod output;
+mod partition;
+mod pending;
+mod producers;
+mod recovery;
+mod settings;
+
+pub use output::{Decision, Event, NewEpochReason, Output, Proposal, ShardRef, Token};
+pub use partition::{AppendRequest, PartitionSequencer};
+pub use settings::Settings;

@@ -25,6 +25,8 @@ pub enum Acks {
 pub struct Append {
     pub partition: PartitionUid,
     pub acks: Acks,
+    /// Answer with the offset too, even if that means waiting until the ends of all earlier epochs are decided.
+    pub with_offset: bool,
 }
 
 /// The answer to the [`Append`] with the same `corr`.

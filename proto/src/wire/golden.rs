@@ -43,7 +43,7 @@ fn answers_that_refuse() {
 
 #[test]
 fn appending() {
-    check(&Append { partition: PARTITION, acks: Acks::All }, "221100000000000002");
+    check(&Append { partition: PARTITION, acks: Acks::All, with_offset: true }, "22110000000000000201");
     let ok = AppendOk { lsn: LSN, offset: Some(LogOffset(77)), append_time: -1, duplicate: true };
     check(
         &Appended { partition: PARTITION, outcome: Ok(ok) },
@@ -68,11 +68,20 @@ fn storing() {
         "000001000100020002000100090000002211000000000000030000002a00000000000000000300000001000000d3ffffff020000002900000028000000",
     );
     let version = placement().version;
-    let answer = |result| StoreAnswer { shard, incarnation, partition, epoch, first_esn, version, result };
+    let answer = |result| StoreAnswer {
+        shard,
+        incarnation,
+        partition,
+        epoch,
+        first_esn,
+        snapshot: true,
+        version,
+        result,
+    };
     let answers = vec![answer(Ok(Kept::Flushed)), answer(Err(StoreRefusal::Sealed(Epoch(4))))];
     check(
         &Stored { answers },
-        "02000100090000002211000000000000030000002a00000003000000010000000001000000000002000100090000002211000000000000030000002a000000030000000100000001000400000000b2ffffff02000000",
+        "02000100090000002211000000000000030000002a0000000103000000010000000001000000000002000100090000002211000000000000030000002a00000001030000000100000001000400000000b0ffffff02000000",
     );
     let upto = vec![FlushedUpto { partition, epoch, first_esn }];
     check(&Flushed { shard, incarnation, upto }, "2211000000000000030000002a0000000200010009000000e8ffffff01000000");
@@ -86,11 +95,11 @@ fn storing() {
 
 #[test]
 fn sealing() {
-    let (shard, incarnation, partition, attempt) = (SHARD, INCARNATION, PARTITION, 2);
-    let partitions = vec![SealPartition { partition, epoch: Epoch(4), attempt, undecided: vec![Epoch(2), Epoch(3)] }];
+    let (shard, incarnation, partition, epoch) = (SHARD, INCARNATION, PARTITION, Epoch(4));
+    let partitions = vec![SealPartition { partition, epoch, undecided: vec![Epoch(2), Epoch(3)] }];
     check(
         &Seal { shard, incarnation, partitions },
-        "020000000300000022110000000000000400000002000000e8ffffff020000000200010009000000e0ffffff01000000",
+        "0200000003000000221100000000000004000000ecffffff020000000200010009000000e4ffffff01000000",
     );
     let version = placement().version;
     let block = BlockSummary { first_esn: Esn(42), span: 3, crc: 0xabcd, len: 100, version, copyset: vec![0x10000] };
@@ -103,11 +112,11 @@ fn sealing() {
         blocks: vec![block],
     }];
     let state = SealedState { trim: Lsn(7), epochs, snapshot: Some(LSN) };
-    let sealed = |result| SealedPartition { partition, epoch: Epoch(4), attempt, result };
+    let sealed = |result| SealedPartition { partition, epoch, result };
     let partitions = vec![sealed(Ok(state)), sealed(Err(SealRefusal::Sealed(Epoch(5))))];
     check(
         &Sealed { shard, incarnation, incomplete_before: 6, partitions },
-        "000001002a00000003000000cdab0000640000000300000001000000e4ffffff0100000003000000290000002800000001030000002c00000000caffffff0100000022110000000000000400000002000000000700000000000000c9ffffff01000000012a00000003000000221100000000000004000000020000000100050000000000000000000000000000000000000000000000020001000900000006000000000000009cffffff02000000",
+        "000001002a00000003000000cdab0000640000000300000001000000e4ffffff0100000003000000290000002800000001030000002c00000000caffffff01000000221100000000000004000000000700000000000000cdffffff01000000012a00000003000000221100000000000004000000010005000000000000000000000000000000000000000000000002000100090000000600000000000000a4ffffff02000000",
     );
     let target = FetchTarget::Records { epoch: Epoch(3), first_esn: Esn(42) };
     check(&FetchBlock { shard, incarnation, partition, target }, "0200010009000000221100000000000000030000002a000000");
@@ -116,11 +125,11 @@ fn sealing() {
         "02000100221100000000000001000000000000000001",
     );
     check(
-        &ReadProducers { shard, incarnation, partition, attempt, after: LSN, ends: vec![end] },
-        "030000002c0000000002000100090000002211000000000000020000002a00000003000000dbffffff01000000",
+        &ReadProducers { shard, incarnation, partition, epoch, after: LSN, ends: vec![end] },
+        "030000002c0000000002000100090000002211000000000000040000002a00000003000000dbffffff01000000",
     );
-    let read = ProducersRead { shard, incarnation, partition, attempt, incomplete_before: 6, ok: true };
-    check(&read, "0200010009000000221100000000000002000000060000000000000001");
+    let read = ProducersRead { shard, incarnation, partition, epoch, incomplete_before: 6, ok: true };
+    check(&read, "0200010009000000221100000000000004000000060000000000000001");
 }
 
 #[test]
@@ -184,7 +193,7 @@ fn relations_between_fields_are_checked() {
     assert!(!invalid(&with(vec![1])));
     let seal = |undecided: Vec<u32>| {
         let undecided = undecided.into_iter().map(Epoch).collect();
-        let partitions = vec![SealPartition { partition: PARTITION, epoch: Epoch(4), attempt: 1, undecided }];
+        let partitions = vec![SealPartition { partition: PARTITION, epoch: Epoch(4), undecided }];
         Seal::from_frame(&Seal { shard: SHARD, incarnation: INCARNATION, partitions }.to_frame(1, Payload::empty()))
     };
     assert!(seal(vec![2, 1]).is_err() && seal(vec![4]).is_err() && seal(vec![1, 3]).is_ok());

@@ -20,10 +20,8 @@ pub struct Seal {
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct SealPartition {
     pub partition: PartitionUid,
-    /// The sealing epoch; it may write itself.
+    /// The sealing epoch; it may write itself. An epoch recovers once: whoever starts over gets a new one.
     pub epoch: Epoch,
-    /// Tells this try from earlier ones of the same epoch.
-    pub attempt: u32,
     /// Earlier epochs whose ends are not decided, ascending: report on these.
     pub undecided: Vec<Epoch>,
 }
@@ -43,7 +41,6 @@ pub struct Sealed {
 pub struct SealedPartition {
     pub partition: PartitionUid,
     pub epoch: Epoch,
-    pub attempt: u32,
     pub result: Result<SealedState, SealRefusal>,
 }
 
@@ -124,7 +121,8 @@ pub struct ReadProducers {
     pub shard: ShardId,
     pub incarnation: Incarnation,
     pub partition: PartitionUid,
-    pub attempt: u32,
+    /// Of the asker.
+    pub epoch: Epoch,
     /// Position of the snapshot that is known already.
     pub after: Lsn,
     /// Of every epoch from that of `after`, ascending: nothing beyond them counts.
@@ -137,7 +135,8 @@ pub struct ProducersRead {
     pub shard: ShardId,
     pub incarnation: Incarnation,
     pub partition: PartitionUid,
-    pub attempt: u32,
+    /// Of the asker.
+    pub epoch: Epoch,
     /// As in [`Sealed`].
     pub incomplete_before: u64,
     pub ok: bool,

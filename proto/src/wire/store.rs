@@ -86,6 +86,8 @@ pub struct StoreAnswer {
     pub partition: PartitionUid,
     pub epoch: Epoch,
     pub first_esn: Esn,
+    /// It was a producer snapshot; those take no LSN, so `first_esn` may be that of a block of records too.
+    pub snapshot: bool,
     /// Of the placement that was asked for.
     pub version: PlacementVersion,
     pub result: Result<Kept, StoreRefusal>,
@@ -109,6 +111,8 @@ pub enum StoreRefusal {
     BeyondEnd,
     #[error("the shard does not have the block that is to be amended")]
     NoPayload,
+    #[error("the block is settled already, on others")]
+    Settled,
     #[error("another block stands there already")]
     Conflict,
     #[error("the disk behind this shard is another one ({0:?})")]

@@ -1,0 +1,645 @@
+//! A partition's sequencer in one epoch: takes appends, recovers the epochs before it, releases what may be read.
+//!
+//! ```text
+//! activated -> recovering (earlier epochs) -> reading producers -> ready        -> preempted (from anywhere)
+//! ```
+//!
+//! Plain appends are taken from the first moment. What depends on the past waits until it is known: idempotent appends and
+//! those that want an offset.
+//!
+//! INV-RELEASE: nothing of this epoch is released before every earlier epoch is decided; `released` never goes back.
+//! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
+use dlog_proto::producer::{Admission, ProducerBatch, ProducerTable, StoredBatch};
+use dlog_proto::record::{self, BatchError, BatchHeader};
+use dlog_proto::wire::{
+    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
+    SealedPartition, Store, StoreAnswer, StoreMode, WirePlacement,
+};
+use dlog_proto::{Durability, End, Epoch, EpochEntry, EpochTable, Esn, Lsn, PartitionUid, ShardId, Time, TimestampMs};
+use fastrand::Rng;
+
+use crate::appender::{Appender, AppenderOutput, Refusal};
+use crate::in_flight::Waiter;
+use crate::output::{Event, NewEpochReason, Output, Proposal, ShardRef, Token};
+use crate::producers::ProducerLoad;
+use crate::recovery::{Outcome, Recovery};
+use crate::settings::Settings;
+
+/// An append as it arrives.
+#[derive(Debug)]
+pub struct AppendRequest {
+    pub token: Token,
+    pub acks: Acks,
+    /// Answer with the offset, even if that means waiting.
+    pub with_offset: bool,
+    /// One record batch; validated here.
+    pub batch: Bytes,
+}
+
+/// How far the past is known.
+#[derive(Debug)]
+enum Past {
+    Recovering(Box<Recovery>),
+    ReadingProducers(Box<ProducerLoad>),
+    Ready,
+}
+
+/// Whether this epoch is to give way to a new one of the same partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Succession {
+    None,
+    /// Nothing more is taken; once everything taken is acknowledged, a new epoch is asked for. So nobody sees an error.
+    Draining(NewEpochReason),
+    Asked,
+}
+
+/// An append that depends on the past.
+#[derive(Debug)]
+struct Waiting {
+    request: AppendRequest,
+    header: BatchHeader,
+    until: Time,
+}
+
+#[derive(Debug)]
+pub struct PartitionSequencer {
+    partition: PartitionUid,
+    epoch: Epoch,
+    settings: Arc<Settings>,
+    /// As of the activation, with the ends that were decided since.
+    table: EpochTable,
+    appender: Appender,
+    past: Past,
+    producers: ProducerTable,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    preempted_by: Option<Epoch>,
+    succession: Succession,
+    /// Every shard that has to learn of releases, and those of them that can be reached.
+    listeners: BTreeSet<ShardRef>,
+    connected: BTreeSet<ShardId>,
+    /// Ends that this recovery decided; released with every release, for shards that missed them.
+    decided: Vec<EpochEnd>,
+    last_release: Option<(Lsn, Esn)>,
+    snapshot: SnapshotClock,
+    /// Wall clock as of the last input.
+    now_ms: TimestampMs,
+    rng: Rng,
+    out: VecDeque<Output>,
+}
+
+/// When the next producer snapshot is due.
+#[derive(Debug)]
+struct SnapshotClock {
+    bytes: u64,
+    taken_at: Time,
+    /// Something was noted since.
+    dirty: bool,
+}
+
+impl PartitionSequencer {
+    /// A sequencer for the newest epoch of `table`, which the metadata tier has given to this process. `connected` says which
+    /// shards can be reached already; later changes come through [`Self::handle_link`].
+    ///
+    /// # Panics
+    /// If `table` has no epoch.
+    pub fn new(
+        table: EpochTable,
+        settings: Arc<Settings>,
+        seed: u64,
+        now: Time,
+        connected: impl Fn(ShardId) -> bool,
+    ) -> Self {
+        let current = table.newest().expect("an activated partition has an epoch").clone();
+        let mut rng = Rng::with_seed(seed);
+        let (nodeset, replication) = (current.nodeset.clone(), current.replication.clone());
+        let appender =
+            Appender::new(table.partition, current.epoch, nodeset, replication, settings.clone(), rng.fork());
+        let undecided: Vec<EpochEntry> = table.undecided().filter(|e| e.epoch < current.epoch).cloned().collect();
+        let recovery = Recovery::new(table.partition, current.epoch, undecided, settings.clone(), rng.fork(), now);
+        let members = (0..current.nodeset.len()).map(|m| appender.shard_ref(m));
+        let listeners: BTreeSet<ShardRef> = members.chain(recovery.shards()).collect();
+        let mut sequencer = Self {
+            partition: table.partition,
+            epoch: current.epoch,
+            settings,
+            table,
+            appender,
+            past: Past::Recovering(Box::new(recovery)),
+            producers: ProducerTable::default(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            preempted_by: None,
+            succession: Succession::None,
+            listeners,
+            connected: BTreeSet::new(),
+            decided: Vec::new(),
+            last_release: None,
+            snapshot: SnapshotClock { bytes: 0, taken_at: now, dirty: false },
+            now_ms: 0,
+            rng,
+            out: VecDeque::new(),
+        };
+        let shards: BTreeSet<ShardId> = sequencer.listeners.iter().map(|s| s.shard).collect();
+        shards.into_iter().for_each(|shard| sequencer.handle_link(now, shard, connected(shard)));
+        sequencer
+    }
+
+    pub fn partition(&self) -> PartitionUid {
+        self.partition
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Shards that this sequencer talks to.
+    pub fn shards(&self) -> impl Iterator<Item = ShardRef> {
+        self.listeners.iter().copied()
+    }
+
+    /// The epoch that has taken over, once one has. Nothing is taken or acknowledged any more.
+    pub fn preempted_by(&self) -> Option<Epoch> {
+        self.preempted_by
+    }
+
+    /// Whether the past is known: appends of every kind go on.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.past, Past::Ready)
+    }
+
+    /// Last LSN that may be read, once the earlier epochs are decided.
+    pub fn released(&self) -> Option<Lsn> {
+        (!matches!(self.past, Past::Recovering(_))).then(|| Lsn::new(self.epoch, self.appender.released()))
+    }
+
+    /// The LSN that the next record gets.
+    pub fn next_lsn(&self) -> Lsn {
+        Lsn::new(self.epoch, self.appender.next_esn())
+    }
+
+    /// The epoch table as far as this sequencer knows it.
+    pub fn table(&self) -> &EpochTable {
+        &self.table
+    }
+
+    /// Takes an append. The answer comes as [`Output::Reply`].
+    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, request: AppendRequest) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.preempted_by.is_some() {
+            return self.refuse(request.token, AppendError::NotSequencer { node: None, epoch: self.epoch });
+        }
+        let header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
+            Ok(header) => header,
+            Err(error) => return self.refuse(request.token, append_error(error)),
+        };
+        let depends = request.with_offset || header.last_sequence().is_some();
+        let queue = !self.waiting.is_empty() || !matches!(self.past, Past::Ready);
+        if depends && queue || self.succession != Succession::None {
+            return self.wait(now, request, header);
+        }
+        self.admit(now, request, &header);
+    }
+
+    fn wait(&mut self, now: Time, request: AppendRequest, header: BatchHeader) {
+        if self.waiting_bytes + request.batch.len() > self.settings.recovery_wait_bytes_max {
+            return self.refuse(request.token, self.recovering());
+        }
+        self.waiting_bytes += request.batch.len();
+        self.waiting.push_back(Waiting { request, header, until: now + self.settings.recovery_wait });
+    }
+
+    fn recovering(&self) -> AppendError {
+        let reason = match &self.past {
+            Past::Recovering(recovery) => recovery.waits_for(),
+            Past::ReadingProducers(_) => "what producers wrote is being read back".to_owned(),
+            Past::Ready => "a new epoch is being activated".to_owned(),
+        };
+        AppendError::Recovering { reason, retry_after_ms: 100 }
+    }
+
+    /// Takes a batch whose past is known, or does not matter.
+    fn admit(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) {
+        let Some(batch) = producer_batch(header) else {
+            self.append(now, request, header);
+            return;
+        };
+        match self.producers.admit(&batch) {
+            Admission::New => {
+                if let Some(esn) = self.append(now, request, header) {
+                    self.producers.note(&batch, Lsn::new(self.epoch, esn), self.now_ms);
+                    self.snapshot.dirty = true;
+                }
+            }
+            Admission::Duplicate(stored) => self.answer_duplicate(&request, stored),
+            Admission::OutOfOrder { expected } => {
+                let (producer, found) = (batch.producer, batch.first_sequence);
+                self.refuse(request.token, AppendError::OutOfOrder { producer, expected, found });
+            }
+            Admission::Fenced { current } => {
+                self.refuse(request.token, AppendError::Fenced { producer: batch.producer, current });
+            }
+            Admission::Unknown => {
+                self.refuse(request.token, AppendError::UnknownProducer { producer: batch.producer });
+            }
+        }
+    }
+
+    /// Hands a batch to the epoch. Its first ESN, if it was taken.
+    fn append(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) -> Option<Esn> {
+        let (token, acks) = (request.token, request.acks);
+        let timestamps = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
+        let waiter = |esn| Some(Waiter { token, acks, esn, append_time: -1, duplicate: false });
+        let len = request.batch.len() as u64;
+        match self.appender.handle_append(request.batch.clone(), header.span(), timestamps, waiter) {
+            Ok(esn) => {
+                self.snapshot.bytes += len;
+                Some(esn)
+            }
+            Err(Refusal::EpochFull) => {
+                self.succession = Succession::Draining(NewEpochReason::EpochFull);
+                self.wait(now, request, *header);
+                None
+            }
+            Err(refusal @ Refusal::Overloaded) => {
+                self.refuse(token, refusal.into());
+                None
+            }
+        }
+    }
+
+    /// INV-DEDUP: a batch of this epoch that is still on its way answers when it is acknowledged.
+    fn answer_duplicate(&mut self, request: &AppendRequest, stored: StoredBatch) {
+        let (token, acks, esn) = (request.token, request.acks, stored.lsn.esn());
+        if stored.lsn.epoch() == self.epoch {
+            let waiter = Waiter { token, acks, esn, append_time: -1, duplicate: true };
+            if self.appender.join(waiter) {
+                return;
+            }
+            assert!(esn <= self.appender.acked() || acks == Acks::One, "what is not on its way is acknowledged");
+        }
+        let offset = self.table.offset_of(stored.lsn);
+        let ok = AppendOk { lsn: stored.lsn, offset, append_time: -1, duplicate: true };
+        self.out.push_back(Output::Reply { token, outcome: Ok(ok) });
+    }
+
+    fn refuse(&mut self, token: Token, error: AppendError) {
+        self.out.push_back(Output::Reply { token, outcome: Err(error) });
+    }
+
+    fn ask_new_epoch(&mut self, reason: NewEpochReason) {
+        self.succession = Succession::Asked;
+        let (partition, current) = (self.partition, self.epoch);
+        self.out.push_back(Output::Propose(Proposal::NewEpoch { partition, current, reason }));
+    }
+
+    /// There is no new epoch to be had: this one goes on.
+    pub fn handle_new_epoch_refused(&mut self) {
+        self.succession = Succession::None;
+    }
+
+    /// Whether a shard can be reached.
+    pub fn handle_link(&mut self, now: Time, shard: ShardId, up: bool) {
+        if up {
+            self.connected.insert(shard);
+        } else {
+            self.connected.remove(&shard);
+        }
+        if let Some(member) = self.appender.nodeset().index_of(shard) {
+            match up {
+                true => self.appender.handle_connected(now, member),
+                false => self.appender.handle_disconnected(now, member),
+            }
+        }
+        match &mut self.past {
+            Past::Recovering(recovery) => {
+                let meant: Vec<ShardRef> = recovery.shards().filter(|s| s.shard == shard).collect();
+                meant.into_iter().for_each(|s| recovery.handle_connected(s, up, now));
+            }
+            Past::ReadingProducers(load) => load.handle_connected(shard, up),
+            Past::Ready => {}
+        }
+        // Releases are not answered: whoever comes back is told again.
+        if up && let Some((released, settled)) = self.last_release {
+            let to = self.listeners.iter().copied().filter(|s| s.shard == shard).collect();
+            self.send_release(to, released, settled);
+        }
+    }
+
+    /// A shard's answer to a store or an amend, of this epoch or of one that is being repaired.
+    pub fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
+        if answer.snapshot || self.preempted_by.is_some() {
+            return;
+        }
+        if answer.epoch == self.epoch {
+            self.appender.handle_stored(now, answer);
+        } else if let Past::Recovering(recovery) = &mut self.past {
+            recovery.handle_stored(now, answer);
+        }
+    }
+
+    /// A shard has flushed what it had cached.
+    pub fn handle_flushed(&mut self, now: Time, flushed: &Flushed) {
+        let shard = ShardRef { shard: flushed.shard, incarnation: flushed.incarnation };
+        for upto in flushed.upto.iter().filter(|u| (u.partition, u.epoch) == (self.partition, self.epoch)) {
+            self.appender.handle_flushed(now, shard, upto);
+        }
+    }
+
+    pub fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
+        if let Past::Recovering(recovery) = &mut self.past {
+            recovery.handle_sealed(from, incomplete_before, answer);
+        }
+    }
+
+    pub fn handle_fetched(&mut self, now: Time, from: ShardRef, answer: &FetchedBlock, block: Option<Block>) {
+        match (&mut self.past, answer.target) {
+            (Past::Recovering(recovery), FetchTarget::Records { .. }) => {
+                recovery.handle_fetched(now, answer, from, block);
+            }
+            (Past::ReadingProducers(load), FetchTarget::ProducerSnapshot) => load.handle_fetched(from, block),
+            _ => {}
+        }
+    }
+
+    pub fn handle_producers(&mut self, answer: &ProducersRead, table: Option<&ProducerTable>) {
+        if let Past::ReadingProducers(load) = &mut self.past {
+            load.handle_producers(answer, table);
+        }
+    }
+
+    /// The metadata tier has decided an epoch.
+    pub fn handle_decided(&mut self, end: EpochEnd) {
+        if let Past::Recovering(recovery) = &mut self.past {
+            recovery.handle_decided(end);
+        }
+    }
+
+    /// A later epoch was activated.
+    pub fn handle_superseded(&mut self, by: Epoch) {
+        if by > self.epoch {
+            self.preempt(by);
+        }
+    }
+
+    /// An [`Proposal::OpenMissing`] for this shard is on record.
+    pub fn handle_missing_recorded(&mut self, now: Time, shard: ShardRef) {
+        if let Some(member) = self.appender.nodeset().index_of(shard.shard) {
+            self.appender.handle_missing_recorded(now, member);
+        }
+    }
+
+    /// Goes on as far as possible: cuts blocks, takes the next step of recovery, releases. Call after a round of inputs and
+    /// when [`Self::next_timeout`] has passed; then drain [`Self::poll_output`].
+    pub fn pump(&mut self, now: Time, now_ms: TimestampMs) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if self.preempted_by.is_some() {
+            return;
+        }
+        self.pump_past(now);
+        self.take_waiting(now);
+        self.appender.pump(now, now_ms);
+        self.drain_appender();
+        if self.preempted_by.is_some() {
+            return;
+        }
+        self.release();
+        self.take_snapshot(now, now_ms);
+        if let Succession::Draining(reason) = self.succession
+            && self.appender.all_acked()
+        {
+            self.ask_new_epoch(reason);
+        }
+    }
+
+    fn pump_past(&mut self, now: Time) {
+        if let Past::Recovering(recovery) = &mut self.past {
+            recovery.pump(now);
+            while let Some(output) = recovery.poll_output() {
+                self.out.push_back(output);
+            }
+            match recovery.outcome() {
+                None => {}
+                Some(Outcome::Preempted { by }) => {
+                    let by = *by;
+                    return self.preempt(by);
+                }
+                Some(Outcome::Done { ends }) => {
+                    let (ends, snapshot) = (ends.clone(), recovery.newest_snapshot().map(|(position, _)| position));
+                    self.finish_recovery(ends, snapshot);
+                }
+            }
+        }
+        if let Past::ReadingProducers(load) = &mut self.past {
+            let table = load.pump(now);
+            while let Some(output) = load.poll_output() {
+                self.out.push_back(output);
+            }
+            if let Some(table) = table {
+                self.producers = table;
+                self.snapshot.dirty = !self.producers.is_empty();
+                self.past = Past::Ready;
+                self.out.push_back(Output::Event(Event::Recovered { epoch: self.epoch }));
+                self.snapshot.taken_at = Time::ZERO;
+            }
+        }
+    }
+
+    /// Every earlier epoch is decided: this one's base is known.
+    fn finish_recovery(&mut self, ends: Vec<EpochEnd>, snapshot: Option<Lsn>) {
+        for end in &ends {
+            let EpochEnd { epoch, last_esn, authoritative } = *end;
+            let at =
+                self.table.epochs.iter().position(|e| e.epoch == epoch).expect("an epoch of the table was recovered");
+            self.table.epochs[at].end = Some(End { last_esn, authoritative });
+            let next_base = self.table.epochs[at].end_offset();
+            self.table.epochs[at + 1].base_offset = next_base;
+        }
+        self.decided = ends;
+        let older = self.table.epochs.iter().filter(|e| e.epoch < self.epoch).cloned().collect();
+        let connected = |shard: ShardId| self.connected.contains(&shard);
+        let load = ProducerLoad::new(self.partition, self.epoch, older, snapshot, self.settings.clone(), connected);
+        self.past = Past::ReadingProducers(Box::new(load));
+    }
+
+    fn take_waiting(&mut self, now: Time) {
+        let goes_on = matches!(self.past, Past::Ready) && self.succession == Succession::None;
+        while let Some(first) = self.waiting.front() {
+            if !goes_on && first.until > now {
+                break;
+            }
+            let Waiting { request, header, .. } = self.waiting.pop_front().expect("it is the front");
+            self.waiting_bytes -= request.batch.len();
+            if goes_on {
+                self.admit(now, request, &header);
+            } else {
+                let error = self.recovering();
+                self.refuse(request.token, error);
+            }
+        }
+    }
+
+    fn drain_appender(&mut self) {
+        while let Some(output) = self.appender.poll_output() {
+            match output {
+                AppenderOutput::Store { member, placement, block } => self.store(member, &placement, block),
+                AppenderOutput::Amend { member, first_esn, placement } => self.amend(member, first_esn, &placement),
+                AppenderOutput::Done(waiter) => self.done(waiter),
+                AppenderOutput::OpenMissing { member, from } => {
+                    let (partition, epoch, shard) = (self.partition, self.epoch, self.appender.shard_ref(member));
+                    self.out.push_back(Output::Propose(Proposal::OpenMissing { partition, epoch, shard, from }));
+                }
+                AppenderOutput::CloseMissing { member, to } => {
+                    let (partition, epoch, shard) = (self.partition, self.epoch, self.appender.shard_ref(member));
+                    self.out.push_back(Output::Propose(Proposal::CloseMissing { partition, epoch, shard, to }));
+                }
+                AppenderOutput::Preempted { by } => return self.preempt(by),
+                AppenderOutput::Event(event) => self.out.push_back(Output::Event(event)),
+            }
+        }
+    }
+
+    fn store(&mut self, member: usize, placement: &Placement, block: Block) {
+        let ShardRef { shard, incarnation } = self.appender.shard_ref(member);
+        let sync = self.appender.durability() == Durability::Sync;
+        let placement = WirePlacement::from(placement);
+        let store = Store { shard, incarnation, mode: StoreMode::Append, sync, placement };
+        self.out.push_back(Output::Store { store, block });
+    }
+
+    fn amend(&mut self, member: usize, first_esn: Esn, placement: &Placement) {
+        let ShardRef { shard, incarnation } = self.appender.shard_ref(member);
+        let (partition, epoch, mode) = (self.partition, self.epoch, StoreMode::Append);
+        let placement = WirePlacement::from(placement);
+        self.out.push_back(Output::Amend(Amend { shard, incarnation, partition, epoch, first_esn, mode, placement }));
+    }
+
+    fn done(&mut self, waiter: Waiter) {
+        let lsn = Lsn::new(self.epoch, waiter.esn);
+        let offset = self.table.offset_of(lsn);
+        let ok = AppendOk { lsn, offset, append_time: waiter.append_time, duplicate: waiter.duplicate };
+        self.out.push_back(Output::Reply { token: waiter.token, outcome: Ok(ok) });
+    }
+
+    /// Another epoch has taken over: whatever is not acknowledged never will be by this sequencer.
+    fn preempt(&mut self, by: Epoch) {
+        if self.preempted_by.is_some() {
+            return;
+        }
+        self.preempted_by = Some(by);
+        self.drain_acknowledged();
+        for waiter in self.appender.give_up() {
+            self.refuse(waiter.token, AppendError::Preempted { node: None, epoch: by });
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.refuse(waiting.request.token, AppendError::NotSequencer { node: None, epoch: by });
+        }
+        self.waiting_bytes = 0;
+        self.out.push_back(Output::Event(Event::Preempted { epoch: self.epoch, by }));
+    }
+
+    /// Answers that were due before the preemption are still true.
+    fn drain_acknowledged(&mut self) {
+        while let Some(output) = self.appender.poll_output() {
+            if let AppenderOutput::Done(waiter) = output {
+                self.done(waiter);
+            }
+        }
+    }
+
+    /// Appends that wait for a new epoch, in order, for the sequencer that replaces this one.
+    pub fn take_waiting_appends(&mut self) -> Vec<AppendRequest> {
+        self.waiting_bytes = 0;
+        std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.request).collect()
+    }
+
+    /// INV-RELEASE.
+    fn release(&mut self) {
+        let Some(released) = self.released() else { return };
+        let settled = self.appender.settled();
+        if self.last_release == Some((released, settled)) {
+            return;
+        }
+        assert!(self.last_release.is_none_or(|(last, _)| last <= released), "released never goes back");
+        self.last_release = Some((released, settled));
+        let to = self.listeners.iter().copied().filter(|s| self.connected.contains(&s.shard)).collect();
+        self.send_release(to, released, settled);
+    }
+
+    fn send_release(&mut self, to: Vec<ShardRef>, released: Lsn, settled: Esn) {
+        let release = PartitionRelease { partition: self.partition, released, settled, ends: self.decided.clone() };
+        self.out.push_back(Output::Release { to, release });
+    }
+
+    /// Stores what is known of producers, if it is time.
+    fn take_snapshot(&mut self, now: Time, now_ms: TimestampMs) {
+        let clock = &self.snapshot;
+        let due =
+            clock.bytes >= self.settings.snapshot_bytes || now.since(clock.taken_at) >= self.settings.snapshot_time;
+        if !due || !clock.dirty || !self.is_ready() {
+            return;
+        }
+        let acked = self.appender.acked();
+        let expiry = i64::try_from(self.settings.producer_expiry.as_millis()).unwrap_or(i64::MAX);
+        self.producers.expire(now_ms.saturating_sub(expiry));
+        // Only what is acknowledged or decided: a snapshot must be true whatever becomes of this epoch.
+        let mut known = self.producers.clone();
+        known.retain_upto(Lsn::new(self.epoch, acked));
+        let members = self.appender.draw_copyset(now, &mut self.rng);
+        let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else { return };
+        let snapshot =
+            BlockBuilder::producer_snapshot(self.partition, self.epoch, acked.next(), now_ms, known.encode());
+        let version = PlacementVersion { writer_epoch: self.epoch, wave: 1 };
+        let placement = Placement { version, copyset, acked, settled: self.appender.settled() };
+        members.into_iter().for_each(|member| self.store(member, &placement, snapshot.clone()));
+        self.snapshot = SnapshotClock { bytes: 0, taken_at: now, dirty: false };
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When [`Self::pump`] wants to be called, even if nothing arrives.
+    pub fn next_timeout(&self) -> Option<Time> {
+        if self.preempted_by.is_some() {
+            return None;
+        }
+        let past = match &self.past {
+            Past::Recovering(recovery) => recovery.next_timeout(),
+            Past::ReadingProducers(load) => load.next_timeout(),
+            Past::Ready => None,
+        };
+        let snapshot = self.snapshot.dirty.then(|| self.snapshot.taken_at + self.settings.snapshot_time);
+        let waiting = self.waiting.front().map(|w| w.until);
+        [self.appender.next_timeout(), past, snapshot, waiting].into_iter().flatten().min()
+    }
+
+    /// Asks for a new epoch with another nodeset if too few shards of this one have taken writes for `patience`.
+    pub fn ask_new_nodeset_if_stalled(&mut self, now: Time, patience: Duration) {
+        let stalled = self.appender.stalled_since().is_some_and(|since| now.since(since) >= patience);
+        if stalled && self.succession != Succession::Asked && self.preempted_by.is_none() {
+            self.ask_new_epoch(NewEpochReason::NoShards);
+        }
+    }
+}
+
+fn producer_batch(header: &BatchHeader) -> Option<ProducerBatch> {
+    let (producer, last_sequence) = (header.producer?, header.last_sequence()?);
+    let (epoch, first_sequence) = (producer.epoch, producer.base_sequence);
+    Some(ProducerBatch { producer: producer.id, epoch, first_sequence, last_sequence })
+}
+
+fn append_error(error: BatchError) -> AppendError {
+    match error {
+        BatchError::Crc { .. } => AppendError::Corrupt,
+        BatchError::TooLarge { len, max } => AppendError::TooLarge { len: len as u32, max: max as u32 },
+        other => AppendError::Invalid { reason: other.to_string() },
+    }
+}

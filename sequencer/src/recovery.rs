@@ -1,0 +1,344 @@
+//! Recovery: a new epoch's sequencer finds out where the epochs before it ended.
+//!
+//! ```text
+//! seal the shards of all undecided epochs -> for each epoch, the oldest first:
+//!     enough answers (digest) -> repair what is above settled -> decide -> next
+//! ```
+//!
+//! Why racing recoverers are safe: a shard refuses the stores of any recoverer below its seal, the metadata tier takes a
+//! decision from the newest epoch only (trap C9b), and a decision is asked for only after everything it covers is stored. A
+//! recoverer that dies leaves stores behind that a later one finds and, as they carry a lower version, replaces or adopts.
+
+mod digest;
+mod repair;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use dlog_proto::block::Block;
+use dlog_proto::wire::{
+    EpochEnd, FetchTarget, FetchedBlock, SealPartition, SealRefusal, SealedPartition, SealedState, StoreAnswer,
+};
+use dlog_proto::{Authority, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, Time};
+use fastrand::Rng;
+
+use self::digest::Digest;
+use self::repair::{Context, Repair, shard_ref};
+use crate::output::{Decision, Event, Output, Proposal, ShardRef};
+use crate::settings::Settings;
+
+/// How a recovery comes to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Every earlier epoch is decided: their ends, ascending.
+    Done {
+        ends: Vec<EpochEnd>,
+    },
+    Preempted {
+        by: Epoch,
+    },
+}
+
+#[derive(Debug, Default)]
+struct ShardState {
+    connected: bool,
+    asked_at: Option<Time>,
+    answer: Option<ShardAnswer>,
+    /// Its disk was replaced: what it had is lost.
+    lost: bool,
+}
+
+#[derive(Debug)]
+struct ShardAnswer {
+    incomplete_before: u64,
+    state: SealedState,
+}
+
+/// What is being done about the oldest undecided epoch.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for answers; the time is when enough were there.
+    Sealing {
+        enough_since: Option<Time>,
+    },
+    Repairing {
+        repair: Repair,
+        authoritative: bool,
+    },
+    Deciding,
+}
+
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    partition: PartitionUid,
+    recoverer: Epoch,
+    settings: Arc<Settings>,
+    rng: Rng,
+    /// Every shard of every undecided epoch's nodeset.
+    shards: BTreeMap<ShardRef, ShardState>,
+    undecided: VecDeque<EpochEntry>,
+    phase: Phase,
+    ends: Vec<EpochEnd>,
+    started_at: Time,
+    said_waiting: bool,
+    outcome: Option<Outcome>,
+    out: VecDeque<Output>,
+}
+
+impl Recovery {
+    /// Recovers these epochs, ascending, on behalf of `recoverer`.
+    pub(crate) fn new(
+        partition: PartitionUid,
+        recoverer: Epoch,
+        undecided: Vec<EpochEntry>,
+        settings: Arc<Settings>,
+        rng: Rng,
+        now: Time,
+    ) -> Self {
+        assert!(undecided.iter().all(|e| e.epoch < recoverer), "an epoch recovers earlier ones");
+        let members = undecided.iter().flat_map(|e| (0..e.nodeset.len()).map(move |m| shard_ref(e, m)));
+        let shards = members.map(|shard| (shard, ShardState::default())).collect();
+        let outcome = undecided.is_empty().then(|| Outcome::Done { ends: Vec::new() });
+        Self {
+            partition,
+            recoverer,
+            settings,
+            rng,
+            shards,
+            undecided: undecided.into(),
+            phase: Phase::Sealing { enough_since: None },
+            ends: Vec::new(),
+            started_at: now,
+            said_waiting: false,
+            outcome,
+            out: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardRef> {
+        self.shards.keys().copied()
+    }
+
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Position of the newest producer snapshot that any shard has told of, and who has it.
+    pub(crate) fn newest_snapshot(&self) -> Option<(Lsn, ShardRef)> {
+        let known = |(shard, state): (&ShardRef, &ShardState)| Some((state.answer.as_ref()?.state.snapshot?, *shard));
+        self.shards.iter().filter_map(known).max()
+    }
+
+    /// What keeps the recovery from going on, for a person.
+    pub(crate) fn waits_for(&self) -> String {
+        let Some(entry) = self.undecided.front() else { return "nothing".to_owned() };
+        match &self.phase {
+            Phase::Sealing { .. } => {
+                let answered = self.digest(entry).answered.len();
+                format!("{answered} of {} shards of {} have answered", entry.nodeset.len(), entry.epoch)
+            }
+            Phase::Repairing { .. } => format!("copies of the last records of {} are being made", entry.epoch),
+            Phase::Deciding => format!("the metadata tier is to decide the end of {}", entry.epoch),
+        }
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front().or_else(|| match &mut self.phase {
+            Phase::Repairing { repair, .. } => repair.poll_output(),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let asked = |s: &ShardState| s.asked_at.filter(|_| s.connected && s.answer.is_none());
+        let retry = self.shards.values().filter_map(asked).min().map(|at| at + self.settings.recovery_retry);
+        let phase = match &self.phase {
+            Phase::Sealing { enough_since } => enough_since.map(|at| at + self.settings.recovery_grace),
+            Phase::Repairing { repair, .. } => repair.next_timeout(),
+            Phase::Deciding => None,
+        };
+        retry.into_iter().chain(phase).min()
+    }
+
+    /// Goes on as far as the answers allow. Call after a round of inputs and when [`Self::next_timeout`] has passed.
+    pub(crate) fn pump(&mut self, now: Time) {
+        self.ask_to_seal(now);
+        while self.outcome.is_none() && self.step(now) {}
+        self.say_waiting(now);
+    }
+
+    fn ask_to_seal(&mut self, now: Time) {
+        let retry = self.settings.recovery_retry;
+        let undecided: Vec<Epoch> = self.undecided.iter().map(|e| e.epoch).collect();
+        for (to, state) in &mut self.shards {
+            let due = state.asked_at.is_none_or(|at| at + retry <= now);
+            if !state.connected || state.lost || state.answer.is_some() || !due || undecided.is_empty() {
+                continue;
+            }
+            state.asked_at = Some(now);
+            let (partition, epoch) = (self.partition, self.recoverer);
+            let seal = SealPartition { partition, epoch, undecided: undecided.clone() };
+            self.out.push_back(Output::Seal { to: *to, seal });
+        }
+    }
+
+    /// One step of the oldest undecided epoch. Whether something changed.
+    fn step(&mut self, now: Time) -> bool {
+        let Some(entry) = self.undecided.front() else {
+            self.outcome = Some(Outcome::Done { ends: std::mem::take(&mut self.ends) });
+            return false;
+        };
+        let usable = self.usable(entry);
+        match &mut self.phase {
+            Phase::Sealing { .. } => self.step_sealing(now),
+            Phase::Repairing { repair, authoritative } => {
+                repair.pump(&Context { now, entry, usable, settings: &self.settings }, &mut self.rng);
+                if !repair.is_done() {
+                    return false;
+                }
+                let decision = Decision {
+                    partition: self.partition,
+                    epoch: entry.epoch,
+                    last_esn: repair.end(),
+                    authoritative: *authoritative,
+                    recoverer: self.recoverer,
+                    missing: repair.missing().map(|(member, from)| (shard_ref(entry, member), from)).collect(),
+                };
+                self.out.push_back(Output::Propose(Proposal::Decide(decision)));
+                self.phase = Phase::Deciding;
+                true
+            }
+            Phase::Deciding => false,
+        }
+    }
+
+    fn step_sealing(&mut self, now: Time) -> bool {
+        let entry = self.undecided.front().expect("an epoch is being recovered");
+        let digest = self.digest(entry);
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let authority = digest.authority(quorum);
+        let Phase::Sealing { enough_since } = &mut self.phase else { return false };
+        if authority == Authority::None {
+            *enough_since = None;
+            return false;
+        }
+        // More shards make a better repair, so those that may still answer get a moment.
+        let since = *enough_since.get_or_insert(now);
+        let silent = |s: &ShardState| s.connected && !s.lost && s.answer.is_none();
+        let may_answer = (0..entry.nodeset.len()).any(|m| silent(&self.shards[&shard_ref(entry, m)]));
+        if may_answer && now < since + self.settings.recovery_grace {
+            return false;
+        }
+        let end = digest.end(authority);
+        if let Some(first_esn) = digest.conflict() {
+            let shard = entry.nodeset.member(0).shard;
+            self.out.push_back(Output::Event(Event::Conflict { shard, epoch: entry.epoch, first_esn }));
+        }
+        let authoritative = digest.is_strict(quorum);
+        let blocks = digest.unsettled(end).cloned().collect();
+        let repair = Repair::new(self.partition, self.recoverer, end, blocks);
+        self.phase = Phase::Repairing { repair, authoritative };
+        true
+    }
+
+    /// Everything that shards have answered about an epoch.
+    fn digest(&self, entry: &EpochEntry) -> Digest {
+        let mut digest = Digest::default();
+        for member in 0..entry.nodeset.len() {
+            let state = &self.shards[&shard_ref(entry, member)];
+            if state.lost {
+                digest.add_lost(member);
+            }
+            let Some(ShardAnswer { incomplete_before, state }) = &state.answer else { continue };
+            if let Some(epoch) = state.epochs.iter().find(|e| e.epoch == entry.epoch) {
+                digest.add(entry, member, *incomplete_before, state.trim, epoch);
+            }
+        }
+        digest
+    }
+
+    /// Members that are sealed and can be reached.
+    fn usable(&self, entry: &EpochEntry) -> MemberSet {
+        let usable = |m: &usize| {
+            let state = &self.shards[&shard_ref(entry, *m)];
+            state.connected && state.answer.is_some()
+        };
+        (0..entry.nodeset.len()).filter(usable).collect()
+    }
+
+    pub(crate) fn handle_connected(&mut self, shard: ShardRef, connected: bool, now: Time) {
+        let Some(state) = self.shards.get_mut(&shard) else { return };
+        state.connected = connected;
+        if !connected {
+            state.asked_at = None;
+        }
+        if let (false, Phase::Repairing { repair, .. }, Some(entry)) =
+            (connected, &mut self.phase, self.undecided.front())
+            && let Some(member) = member_of(entry, shard)
+        {
+            repair.handle_disconnected(now, member);
+        }
+    }
+
+    pub(crate) fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
+        let ours = answer.epoch == self.recoverer;
+        let Some(state) = self.shards.get_mut(&from).filter(|_| ours) else { return };
+        match answer.result {
+            Ok(sealed) => state.answer = Some(ShardAnswer { incomplete_before, state: sealed }),
+            Err(SealRefusal::Sealed(by)) => self.outcome = Some(Outcome::Preempted { by }),
+            Err(SealRefusal::Incarnation(_)) => state.lost = true,
+            // It is asked again after a while.
+            Err(SealRefusal::Disabled) => {}
+        }
+    }
+
+    pub(crate) fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, from: ShardRef, block: Option<Block>) {
+        let FetchTarget::Records { epoch, first_esn } = answer.target else { return };
+        let Some(entry) = self.undecided.front().filter(|e| e.epoch == epoch) else { return };
+        let usable = self.usable(entry);
+        if let (Some(member), Phase::Repairing { repair, .. }) = (member_of(entry, from), &mut self.phase) {
+            let cx = Context { now, entry, usable, settings: &self.settings };
+            repair.handle_fetched(&cx, first_esn, member, block);
+        }
+    }
+
+    pub(crate) fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
+        let Some(entry) = self.undecided.front().filter(|e| e.epoch == answer.epoch) else { return };
+        let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
+        if let (Some(member), Phase::Repairing { repair, .. }) = (member_of(entry, from), &mut self.phase)
+            && let Err(by) = repair.handle_stored(now, member, answer)
+        {
+            self.outcome = Some(Outcome::Preempted { by });
+        }
+    }
+
+    /// The metadata tier has decided an epoch, by this recovery's proposal or by another's.
+    pub(crate) fn handle_decided(&mut self, end: EpochEnd) {
+        let Some(entry) = self.undecided.front().filter(|e| e.epoch == end.epoch) else { return };
+        let EpochEnd { last_esn, authoritative, .. } = end;
+        self.out.push_back(Output::Event(Event::Decided { epoch: entry.epoch, last_esn, authoritative }));
+        self.ends.push(end);
+        self.undecided.pop_front();
+        self.phase = Phase::Sealing { enough_since: None };
+    }
+
+    fn say_waiting(&mut self, now: Time) {
+        const WORTH_SAYING: std::time::Duration = std::time::Duration::from_secs(1);
+        if self.said_waiting || self.outcome.is_some() || now.since(self.started_at) < WORTH_SAYING {
+            return;
+        }
+        self.said_waiting = true;
+        if let Some(entry) = self.undecided.front() {
+            let (answered, of) = (self.digest(entry).answered.len(), entry.nodeset.len());
+            self.out.push_back(Output::Event(Event::RecoveryWaits { epoch: entry.epoch, answered, of }));
+        }
+    }
+}
+
+fn member_of(entry: &EpochEntry, shard: ShardRef) -> Option<usize> {
+    let member = entry.nodeset.index_of(shard.shard)?;
+    (shard_ref(entry, member) == shard).then_some(member)
+}

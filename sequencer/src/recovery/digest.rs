@@ -1,0 +1,286 @@
+//! What the sealed shards of an epoch know of it, and what follows: where it ends, and which blocks need repair.
+//!
+//! INV-END: an authoritative end is at or beyond every acknowledged record, and covers only blocks that some answer holds. Why:
+//! an acknowledged block is on a write quorum, every f-majority meets it, and all before it are acknowledged too, so the run of
+//! blocks that some answer holds does not break below it. The run starts at the highest mark, not at 0: what lies below may
+//! be trimmed, or lost (traps C5, C6).
+//!
+//! Without an f-majority the run proves nothing: a missing block may have been acknowledged. Then the epoch ends at the highest
+//! record that anybody holds, and readers are told of the loss in between (trap C5).
+
+use std::collections::BTreeMap;
+
+use dlog_proto::block::{Copyset, PlacementVersion};
+use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch};
+use dlog_proto::{Authority, Durability, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
+
+/// A copy of a block, as a shard reported it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copy {
+    pub(crate) version: PlacementVersion,
+    pub(crate) copyset: Copyset,
+}
+
+/// A block that some answer holds.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldBlock {
+    pub(crate) first_esn: Esn,
+    pub(crate) last_esn: Esn,
+    pub(crate) crc: u32,
+    /// By member of the epoch's nodeset.
+    pub(crate) copies: BTreeMap<usize, Copy>,
+}
+
+impl HeldBlock {
+    pub(crate) fn holders(&self) -> MemberSet {
+        self.copies.keys().copied().collect()
+    }
+
+    /// The newest placement, if every member of its copyset has it.
+    pub(crate) fn whole_copyset(&self, entry: &EpochEntry) -> Option<MemberSet> {
+        let newest = self.copies.values().max_by_key(|copy| copy.version)?;
+        let members = entry.nodeset.set_of(newest.copyset.shards().iter().copied());
+        let has = |m: usize| self.copies.get(&m).is_some_and(|copy| copy == newest);
+        (members.len() == newest.copyset.shards().len() && members.iter().all(has)).then_some(members)
+    }
+}
+
+/// All answers about one epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Digest {
+    /// Members that answered.
+    pub(crate) answered: MemberSet,
+    /// Members whose silence about a block proves nothing: they lost data, or answered from a disk that did.
+    statuses: Statuses,
+    acked: Esn,
+    settled: Esn,
+    trim: Esn,
+    known_end: Option<EpochEnd>,
+    blocks: BTreeMap<Esn, HeldBlock>,
+    conflict: Option<Esn>,
+}
+
+impl Digest {
+    /// Adds a member's answer. `incomplete_before` as in [`Sealed`](dlog_proto::wire::Sealed).
+    pub(crate) fn add(
+        &mut self,
+        entry: &EpochEntry,
+        member: usize,
+        incomplete_before: u64,
+        trim: Lsn,
+        answer: &SealedEpoch,
+    ) {
+        self.answered.insert(member);
+        // Trap C2: a shard that lost its write cache lacks what it may have held when the epoch was already going on.
+        if entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before {
+            self.statuses.under_replicated.insert(member);
+        }
+        self.acked = self.acked.max(answer.acked);
+        self.settled = self.settled.max(answer.settled);
+        if trim.epoch() == entry.epoch {
+            self.trim = self.trim.max(trim.esn());
+        }
+        self.known_end = self.known_end.or(answer.known_end);
+        answer.blocks.iter().for_each(|summary| self.add_block(member, summary));
+    }
+
+    /// Notes that a member's disk is gone for good.
+    pub(crate) fn add_lost(&mut self, member: usize) {
+        self.statuses.under_replicated.insert(member);
+    }
+
+    fn add_block(&mut self, member: usize, summary: &BlockSummary) {
+        let Some(copyset) = Copyset::new(summary.copyset.iter().map(|shard| ShardId::from_u32(*shard))) else { return };
+        let last_esn = summary.first_esn.last_of(summary.span);
+        let (first_esn, crc) = (summary.first_esn, summary.crc);
+        let new = || HeldBlock { first_esn, last_esn, crc, copies: BTreeMap::new() };
+        let block = self.blocks.entry(first_esn).or_insert_with(new);
+        if (block.crc, block.last_esn) != (crc, last_esn) {
+            self.conflict = Some(first_esn);
+            return;
+        }
+        block.copies.insert(member, Copy { version: summary.version, copyset });
+    }
+
+    /// How much the answers prove.
+    pub(crate) fn authority(&self, quorum: Quorum<'_>) -> Authority {
+        if self.known_end.is_some() {
+            return Authority::Complete;
+        }
+        quorum.answers(self.answered, self.statuses)
+    }
+
+    /// Whether an f-majority by the strict rule stands behind what the answers prove.
+    pub(crate) fn is_strict(&self, quorum: Quorum<'_>) -> bool {
+        match self.known_end {
+            Some(end) => end.authoritative,
+            None => quorum.is_strictly_authoritative(self.answered, self.statuses),
+        }
+    }
+
+    /// Two shards hold different blocks at this ESN: must never happen.
+    pub(crate) fn conflict(&self) -> Option<Esn> {
+        self.conflict
+    }
+
+    /// Where the epoch ends.
+    pub(crate) fn end(&self, authority: Authority) -> Esn {
+        if let Some(end) = self.known_end {
+            return end.last_esn;
+        }
+        let start = self.acked.max(self.settled).max(self.trim);
+        if authority.is_authoritative() {
+            let mut end = start;
+            while let Some(block) = self.block_with(end.next()) {
+                end = block.last_esn;
+            }
+            end
+        } else {
+            self.blocks.values().map(|block| block.last_esn).max().unwrap_or(start).max(start)
+        }
+    }
+
+    fn block_with(&self, esn: Esn) -> Option<&HeldBlock> {
+        let (_, block) = self.blocks.range(..=esn).next_back()?;
+        (block.last_esn >= esn).then_some(block)
+    }
+
+    /// Blocks that recovery has to look after: those up to `end` that nobody says are settled.
+    pub(crate) fn unsettled(&self, end: Esn) -> impl Iterator<Item = &HeldBlock> {
+        let settled = self.settled;
+        self.blocks.values().filter(move |block| block.first_esn > settled && block.last_esn <= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dlog_proto::{Epoch, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication};
+
+    use super::*;
+
+    fn entry(nodes: u16, r: u8, w: u8, durability: Durability) -> EpochEntry {
+        let member = |node| Member {
+            shard: ShardId::new(node, 0),
+            incarnation: Incarnation(1),
+            location: Location::default(),
+            weight: 1,
+        };
+        let quorum = QuorumConfig { replication_factor: r, write_quorum: w, read_quorum: r + 1 - w };
+        EpochEntry {
+            epoch: Epoch(1),
+            sequencer: NodeId(1),
+            process: ProcessId(1),
+            nodeset: Arc::new(Nodeset::new((1..=nodes).map(member).collect()).unwrap()),
+            replication: Arc::new(Replication { durability, ..Replication::new(quorum) }),
+            base_offset: None,
+            end: None,
+            activated_at: 10,
+        }
+    }
+
+    /// A block of two records on the given members, under one placement that names `copyset`.
+    fn block(first: u32, copyset: &[u16]) -> BlockSummary {
+        BlockSummary {
+            first_esn: Esn(first),
+            span: 2,
+            crc: first,
+            len: 100,
+            version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 },
+            copyset: copyset.iter().map(|node| ShardId::new(*node, 0).to_u32()).collect(),
+        }
+    }
+
+    fn answer(acked: u32, settled: u32, blocks: &[BlockSummary]) -> SealedEpoch {
+        SealedEpoch {
+            epoch: Epoch(1),
+            acked: Esn(acked),
+            settled: Esn(settled),
+            known_end: None,
+            blocks: blocks.to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_run_ends_where_no_answer_holds_the_next_block() {
+        let entry = entry(3, 3, 2, Durability::Sync);
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let mut digest = Digest::default();
+        let all = [1, 2, 3];
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
+        assert_eq!(digest.authority(quorum), Authority::None);
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
+        let authority = digest.authority(quorum);
+        assert_eq!(authority, Authority::Incomplete);
+        assert_eq!(digest.end(authority), Esn(4), "5 is held by nobody, so 7 was never acknowledged");
+        assert_eq!(digest.end(Authority::NonAuthoritative), Esn(8), "without proof, nothing that is there is dropped");
+        assert_eq!(digest.unsettled(Esn(4)).count(), 2);
+    }
+
+    #[test]
+    fn the_run_starts_at_the_highest_mark() {
+        let entry = entry(3, 3, 2, Durability::Sync);
+        for (acked, settled, trim) in [(4, 0, 0), (0, 4, 0), (0, 0, 4)] {
+            let mut digest = Digest::default();
+            let trim = Lsn::new(Epoch(1), Esn(trim));
+            digest.add(&entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
+            assert_eq!(digest.end(Authority::Incomplete), Esn(6));
+        }
+    }
+
+    #[test]
+    fn a_trim_point_inside_a_block_does_not_end_the_run() {
+        let entry = entry(1, 1, 1, Durability::Sync);
+        let mut digest = Digest::default();
+        digest.add(&entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
+        assert_eq!(digest.end(Authority::Incomplete), Esn(6));
+    }
+
+    #[test]
+    fn a_shard_that_lost_its_write_cache_proves_nothing_for_older_epochs() {
+        let cached = entry(3, 3, 2, Durability::WriteCache);
+        let quorum = Quorum::new(&cached.nodeset, &cached.replication);
+        let mut digest = Digest::default();
+        digest.add(&cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        assert_eq!(digest.authority(quorum), Authority::None, "member 1 may have what member 0 lost");
+        digest.add(&cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        assert_eq!(digest.end(digest.authority(quorum)), Esn(2));
+
+        let synced = entry(3, 3, 2, Durability::Sync);
+        let mut digest = Digest::default();
+        digest.add(&synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        assert!(digest.authority(quorum).is_authoritative(), "what was acknowledged was synced");
+    }
+
+    #[test]
+    fn a_known_end_needs_no_quorum() {
+        let entry = entry(3, 3, 2, Durability::Sync);
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let mut digest = Digest::default();
+        let end = EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true };
+        digest.add(&entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
+        assert_eq!((digest.authority(quorum), digest.end(Authority::Complete)), (Authority::Complete, Esn(9)));
+    }
+
+    #[test]
+    fn whole_copysets_need_no_repair() {
+        let entry = entry(3, 2, 2, Durability::Sync);
+        let mut digest = Digest::default();
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        let whole: Vec<_> = digest.unsettled(Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
+        assert_eq!(whole, [Some(MemberSet::first(2)), None]);
+    }
+
+    #[test]
+    fn different_blocks_at_one_place_are_noticed() {
+        let entry = entry(2, 2, 1, Durability::Sync);
+        let mut digest = Digest::default();
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
+        assert_eq!(digest.conflict(), Some(Esn(1)));
+    }
+}

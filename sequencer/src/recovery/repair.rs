@@ -1,0 +1,281 @@
+//! Repair of one epoch: every block above settled gets to R shards where possible, to a legal W always, before the epoch is
+//! decided (traps C7, C7b). What is short of R is put on record with the decision.
+//!
+//! Recovery stores are synced whatever the log says, and carry the recoverer's epoch as the placement's version, so that they
+//! win over anything the old sequencer still has under way (trap C9).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dlog_proto::block::{Block, Copyset, Placement, PlacementVersion};
+use dlog_proto::wire::{
+    Amend, FetchBlock, FetchTarget, Kept, Store, StoreAnswer, StoreMode, StoreRefusal, WirePlacement,
+};
+use dlog_proto::{Epoch, EpochEntry, Esn, MemberSet, PartitionUid, Quorum, Time};
+use fastrand::Rng;
+
+use super::digest::HeldBlock;
+use crate::copyset;
+use crate::output::{Output, ShardRef};
+use crate::settings::Settings;
+
+/// Blocks that are repaired at the same time.
+const AT_ONCE: usize = 64;
+
+/// What a repair looks at but does not own.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) entry: &'a EpochEntry,
+    /// Members that are sealed and can be reached.
+    pub(crate) usable: MemberSet,
+    pub(crate) settings: &'a Settings,
+}
+
+#[derive(Debug)]
+pub(crate) struct Repair {
+    partition: PartitionUid,
+    recoverer: Epoch,
+    end: Esn,
+    waiting: VecDeque<BlockRepair>,
+    active: BTreeMap<Esn, BlockRepair>,
+    /// From which ESN on members lack copies that they should have.
+    missing: BTreeMap<usize, Esn>,
+    out: VecDeque<Output>,
+}
+
+/// Where a block's copies are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Plan {
+    copyset: MemberSet,
+    /// Members whose copies the plan makes do without.
+    missing: MemberSet,
+}
+
+#[derive(Debug)]
+struct BlockRepair {
+    held: HeldBlock,
+    payload: Option<Block>,
+    /// From whom the payload was asked.
+    fetching_from: Option<usize>,
+    wave: u32,
+    plan: Plan,
+    asked: MemberSet,
+    done: MemberSet,
+    retry_at: Time,
+}
+
+impl BlockRepair {
+    fn new(held: HeldBlock) -> Self {
+        Self {
+            held,
+            payload: None,
+            fetching_from: None,
+            wave: 0,
+            plan: Plan::default(),
+            asked: MemberSet::EMPTY,
+            done: MemberSet::EMPTY,
+            retry_at: Time::ZERO,
+        }
+    }
+}
+
+impl Repair {
+    /// Repairs these blocks of an epoch that is to end at `end`.
+    pub(crate) fn new(partition: PartitionUid, recoverer: Epoch, end: Esn, blocks: Vec<HeldBlock>) -> Self {
+        let waiting = blocks.into_iter().map(BlockRepair::new).collect();
+        let (active, missing, out) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Self { partition, recoverer, end, waiting, active, missing, out }
+    }
+
+    pub(crate) fn end(&self) -> Esn {
+        self.end
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    /// Members that lack copies, and from which ESN on.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (usize, Esn)> {
+        self.missing.iter().map(|(member, from)| (*member, *from))
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.active.values().map(|block| block.retry_at).min()
+    }
+
+    /// Starts as many blocks as may run at once, and looks after those whose time has come.
+    pub(crate) fn pump(&mut self, cx: &Context<'_>, rng: &mut Rng) {
+        let due: Vec<Esn> = self.active.values().filter(|b| b.retry_at <= cx.now).map(|b| b.held.first_esn).collect();
+        for first_esn in due {
+            let block = self.active.remove(&first_esn).expect("it is active");
+            self.advance(block, cx, rng);
+        }
+        while self.active.len() < AT_ONCE
+            && let Some(block) = self.waiting.pop_front()
+        {
+            self.advance(block, cx, rng);
+        }
+    }
+
+    /// Plans a block (again) and asks whoever has to be asked. A block whose copies are where they should be needs nothing.
+    fn advance(&mut self, mut block: BlockRepair, cx: &Context<'_>, rng: &mut Rng) {
+        let quorum = Quorum::new(&cx.entry.nodeset, &cx.entry.replication);
+        let whole = block.held.whole_copyset(cx.entry).filter(|members| quorum.is_fully_replicated(*members));
+        if block.wave == 0 && whole.is_some() {
+            return;
+        }
+        block.retry_at = cx.now + cx.settings.recovery_retry;
+        block.asked = MemberSet::EMPTY;
+        // Without a plan not even W can be reached: more shards must come back first.
+        if let Some(plan) = plan(cx, block.held.holders(), rng) {
+            if plan != block.plan {
+                block.wave += 1;
+                block.done = MemberSet::EMPTY;
+                block.plan = plan;
+            }
+            self.ask(&mut block, cx);
+        }
+        self.active.insert(block.held.first_esn, block);
+    }
+
+    fn ask(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
+        let to_ask = block.plan.copyset.without(block.done).without(block.asked);
+        let lacking = to_ask.without(block.held.holders());
+        if !lacking.is_empty() && block.payload.is_none() && block.fetching_from.is_none() {
+            self.fetch(block, cx);
+        }
+        for member in to_ask.iter() {
+            let output = match &block.payload {
+                _ if !lacking.contains(member) => Output::Amend(self.amend(block, cx.entry, member)),
+                Some(payload) => self.store(payload.clone(), block, cx.entry, member),
+                None => continue,
+            };
+            block.asked.insert(member);
+            self.out.push_back(output);
+        }
+    }
+
+    fn fetch(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
+        let Some(from) = block.held.holders().intersection(cx.usable).iter().next() else { return };
+        block.fetching_from = Some(from);
+        let ShardRef { shard, incarnation } = shard_ref(cx.entry, from);
+        let target = FetchTarget::Records { epoch: cx.entry.epoch, first_esn: block.held.first_esn };
+        self.out.push_back(Output::Fetch(FetchBlock { shard, incarnation, partition: self.partition, target }));
+    }
+
+    fn placement(&self, block: &BlockRepair, entry: &EpochEntry) -> WirePlacement {
+        let shards = block.plan.copyset.iter().map(|m| entry.nodeset.member(m).shard);
+        WirePlacement::from(&Placement {
+            version: PlacementVersion { writer_epoch: self.recoverer, wave: block.wave },
+            copyset: Copyset::new(shards).expect("a copyset is a few different members of the nodeset"),
+            // Nothing is claimed about the epoch before it is decided.
+            acked: Esn::ZERO,
+            settled: Esn::ZERO,
+        })
+    }
+
+    fn amend(&self, block: &BlockRepair, entry: &EpochEntry, member: usize) -> Amend {
+        let ShardRef { shard, incarnation } = shard_ref(entry, member);
+        let mode = StoreMode::Recovery { recoverer: self.recoverer };
+        let (partition, epoch, first_esn) = (self.partition, entry.epoch, block.held.first_esn);
+        let placement = self.placement(block, entry);
+        Amend { shard, incarnation, partition, epoch, first_esn, mode, placement }
+    }
+
+    fn store(&self, payload: Block, block: &BlockRepair, entry: &EpochEntry, member: usize) -> Output {
+        let ShardRef { shard, incarnation } = shard_ref(entry, member);
+        let mode = StoreMode::Recovery { recoverer: self.recoverer };
+        let placement = self.placement(block, entry);
+        Output::Store { store: Store { shard, incarnation, mode, sync: true, placement }, block: payload }
+    }
+
+    /// The answer to a fetch.
+    pub(crate) fn handle_fetched(&mut self, cx: &Context<'_>, first_esn: Esn, from: usize, payload: Option<Block>) {
+        let Some(mut block) = self.active.remove(&first_esn) else { return };
+        if block.fetching_from == Some(from) {
+            block.fetching_from = None;
+            match payload.filter(|payload| payload.header().crc == block.held.crc) {
+                Some(payload) => block.payload = Some(payload),
+                // It does not have the block after all, or has it damaged.
+                None => {
+                    block.held.copies.remove(&from);
+                }
+            }
+            self.ask(&mut block, cx);
+        }
+        self.active.insert(first_esn, block);
+    }
+
+    /// The answer to a recovery store or amend. `Err` names the epoch that has taken over.
+    pub(crate) fn handle_stored(&mut self, now: Time, member: usize, answer: &StoreAnswer) -> Result<(), Epoch> {
+        let Some(block) = self.active.get_mut(&answer.first_esn) else { return Ok(()) };
+        let version = PlacementVersion { writer_epoch: self.recoverer, wave: block.wave };
+        match &answer.result {
+            Err(StoreRefusal::Sealed(by)) => return Err(*by),
+            // Somebody has decided the epoch: only a later recoverer can.
+            Err(StoreRefusal::BeyondEnd) => return Err(self.recoverer.next()),
+            _ if answer.version != version => {}
+            Ok(Kept::Cached) => {}
+            Ok(Kept::Flushed) => {
+                block.asked.remove(member);
+                block.done.insert(member);
+                if block.plan.copyset.is_subset_of(block.done) {
+                    self.finish(answer.first_esn);
+                }
+            }
+            Err(refusal) => {
+                block.asked.remove(member);
+                if *refusal == StoreRefusal::NoPayload {
+                    block.held.copies.remove(&member);
+                    block.retry_at = now;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, first_esn: Esn) {
+        let block = self.active.remove(&first_esn).expect("it is active");
+        for member in block.plan.missing.iter() {
+            let from = self.missing.entry(member).or_insert(first_esn);
+            *from = first_esn.min(*from);
+        }
+    }
+
+    /// A member can no longer be reached: what was asked of it is planned again.
+    pub(crate) fn handle_disconnected(&mut self, now: Time, member: usize) {
+        for block in self.active.values_mut() {
+            if block.fetching_from == Some(member) {
+                block.fetching_from = None;
+                block.retry_at = now;
+            }
+            if block.asked.contains(member) {
+                block.retry_at = now;
+            }
+        }
+    }
+}
+
+/// R members if there are that many, else as many as make a legal placement of at least W.
+fn plan(cx: &Context<'_>, holders: MemberSet, rng: &mut Rng) -> Option<Plan> {
+    let (nodeset, replication) = (&cx.entry.nodeset, &cx.entry.replication);
+    let (keep, factor) = (holders.intersection(cx.usable), replication.factor());
+    let copyset = (replication.write_quorum()..=factor).rev().find_map(|count| {
+        let mut draw = |from, keep| copyset::draw(nodeset, replication, from, keep, count, rng);
+        let first = if keep.len() <= count { draw(cx.usable, keep) } else { draw(keep, MemberSet::EMPTY) };
+        first.or_else(|| draw(cx.usable, MemberSet::EMPTY))
+    })?;
+    let absent = nodeset.all().without(cx.usable).iter();
+    let present = cx.usable.without(copyset).iter();
+    let missing = absent.chain(present).take(factor - copyset.len()).collect();
+    Some(Plan { copyset, missing })
+}
+
+pub(crate) fn shard_ref(entry: &EpochEntry, member: usize) -> ShardRef {
+    let member = entry.nodeset.member(member);
+    ShardRef { shard: member.shard, incarnation: member.incarnation }
+}

@@ -1,0 +1,372 @@
+//! What a shard knows of one partition, and the rules by which it takes stores, amends, seals, ends and releases.
+
+use std::collections::BTreeMap;
+
+use dlog_proto::block::{BlockHeader, BlockKind, Placement};
+use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch, SealedState, StoreMode, StoreRefusal};
+use dlog_proto::{Epoch, Esn, Lsn};
+
+use crate::entry::{EntrySeq, EpochMarks, Marks, PartitionImage, PartitionMeta};
+
+/// A block of an epoch whose end is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    span: u32,
+    crc: u32,
+    len: u32,
+    placement: Placement,
+    /// The entry that brought the newest placement, and with it or before it the block.
+    seq: EntrySeq,
+}
+
+/// What becomes of a store or amend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// The block is to be written.
+    Block,
+    /// The block is here; its placement is to be written.
+    Placement,
+    /// Both are here already, since this entry.
+    Known(EntrySeq),
+}
+
+/// A partition in memory.
+#[derive(Debug)]
+pub struct PartitionState {
+    meta: PartitionMeta,
+    marks: Marks,
+    snapshot: Option<Lsn>,
+    /// By first LSN: blocks of epochs whose ends are not known, above their settled marks.
+    unsettled: BTreeMap<Lsn, Held>,
+}
+
+impl PartitionState {
+    pub(super) fn new(meta: PartitionMeta) -> Self {
+        Self { meta, marks: Marks::default(), snapshot: None, unsettled: BTreeMap::new() }
+    }
+
+    pub(super) fn from_image(image: PartitionImage) -> Self {
+        let held = |block: crate::entry::HeldBlock| {
+            let BlockHeader { span, crc, .. } = block.header;
+            let len = block.header.block_len() as u32;
+            (block.header.first_lsn(), Held { span, crc, len, placement: block.placement, seq: EntrySeq(0) })
+        };
+        let unsettled = image.unsettled.into_iter().map(held).collect();
+        Self { meta: image.meta, marks: image.marks, snapshot: image.snapshot, unsettled }
+    }
+
+    pub fn meta(&self) -> &PartitionMeta {
+        &self.meta
+    }
+
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Last LSN that may be read here.
+    pub fn released(&self) -> Lsn {
+        self.marks.released
+    }
+
+    /// Up to where every record that may be read has all the copies that it will get: a shard that lacks one there was never
+    /// meant to have it (trap C17).
+    pub fn settled(&self) -> Lsn {
+        let epoch = self.marks.released.epoch();
+        let settled = self.marks.of_epoch(epoch).map_or(Esn::ZERO, |m| m.settled);
+        Lsn::new(epoch, settled).min(self.marks.released)
+    }
+
+    /// Whether somebody of this kind may write into `epoch`, up to `last_esn`.
+    fn check(&self, mode: StoreMode, epoch: Epoch, last_esn: Esn) -> Result<(), StoreRefusal> {
+        let seal = self.meta.seal;
+        let sealed = match mode {
+            StoreMode::Append => epoch < seal,
+            StoreMode::Recovery { recoverer } => recoverer < seal,
+            StoreMode::Rebuild => false,
+        };
+        if sealed {
+            return Err(StoreRefusal::Sealed(seal));
+        }
+        match self.meta.end_of(epoch) {
+            Some(end) if last_esn > end.last_esn => Err(StoreRefusal::BeyondEnd),
+            // Only what is decided or settled is rebuilt.
+            None if mode == StoreMode::Rebuild => Err(StoreRefusal::BeyondEnd),
+            _ if self.meta.deleted => Err(StoreRefusal::BeyondEnd),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a block, or says why not. `seq`: the number that its entry gets.
+    pub(super) fn admit_store(
+        &mut self,
+        mode: StoreMode,
+        header: &BlockHeader,
+        placement: &Placement,
+        seq: EntrySeq,
+    ) -> Result<Admitted, StoreRefusal> {
+        self.check(mode, header.epoch, header.last_esn())?;
+        if header.kind == BlockKind::ProducerSnapshot {
+            self.snapshot = self.snapshot.max(Some(header.last_lsn()));
+            return Ok(Admitted::Block);
+        }
+        self.note_marks(mode, header.epoch, placement);
+        if let Some(held) = self.overlapping(header) {
+            return self.admit_again(mode, header, held, placement, seq);
+        }
+        let settled = self.marks.of_epoch(header.epoch).map_or(Esn::ZERO, |m| m.settled);
+        if mode == StoreMode::Append && header.last_esn() <= settled {
+            return Err(StoreRefusal::Settled);
+        }
+        let BlockHeader { span, crc, .. } = *header;
+        let held = Held { span, crc, len: header.block_len() as u32, placement: placement.clone(), seq };
+        self.unsettled.insert(header.first_lsn(), held);
+        Ok(Admitted::Block)
+    }
+
+    /// First LSN of a held block that shares an LSN with this one.
+    fn overlapping(&self, header: &BlockHeader) -> Option<Lsn> {
+        let (first, held) = self.unsettled.range(..=header.last_lsn()).next_back()?;
+        let last = Lsn::new(first.epoch(), first.esn().last_of(held.span));
+        (last >= header.first_lsn()).then_some(*first)
+    }
+
+    fn admit_again(
+        &mut self,
+        mode: StoreMode,
+        header: &BlockHeader,
+        held: Lsn,
+        placement: &Placement,
+        seq: EntrySeq,
+    ) -> Result<Admitted, StoreRefusal> {
+        let known = &self.unsettled[&held];
+        if held != header.first_lsn() || (known.span, known.crc) != (header.span, header.crc) {
+            return Err(StoreRefusal::Conflict);
+        }
+        self.admit_amend(mode, header.epoch, header.first_esn, placement, seq)
+    }
+
+    /// Takes another placement for a block, or says why not.
+    pub(super) fn admit_amend(
+        &mut self,
+        mode: StoreMode,
+        epoch: Epoch,
+        first_esn: Esn,
+        placement: &Placement,
+        seq: EntrySeq,
+    ) -> Result<Admitted, StoreRefusal> {
+        self.check(mode, epoch, first_esn)?;
+        self.note_marks(mode, epoch, placement);
+        let held = self.unsettled.get_mut(&Lsn::new(epoch, first_esn)).ok_or(StoreRefusal::NoPayload)?;
+        if placement.version <= held.placement.version {
+            // The newer one stays; whoever asks learns that the block is here.
+            return Ok(Admitted::Known(held.seq));
+        }
+        held.placement = placement.clone();
+        held.seq = seq;
+        Ok(Admitted::Placement)
+    }
+
+    /// Marks that came with a placement. Those of sealed epochs stay as the seal's answer gave them: whoever sealed counts on
+    /// finding here every block above them.
+    fn note_marks(&mut self, mode: StoreMode, epoch: Epoch, placement: &Placement) {
+        if mode == StoreMode::Append && epoch >= self.meta.seal {
+            self.raise(EpochMarks { epoch, acked: placement.acked, settled: placement.settled });
+        }
+    }
+
+    fn raise(&mut self, marks: EpochMarks) {
+        self.marks.raise(marks);
+        let epoch = marks.epoch;
+        let settled = self.marks.of_epoch(epoch).map_or(Esn::ZERO, |m| m.settled);
+        // Blocks end at marks, so whatever begins at or below one also ends there.
+        while let Some((first, _)) = self.unsettled.range(Lsn::new(epoch, Esn(0))..=Lsn::new(epoch, settled)).next() {
+            let first = *first;
+            self.unsettled.remove(&first);
+        }
+    }
+
+    /// Refuses epochs below `epoch` from now on. `Err` names a higher seal that is there already.
+    pub(super) fn seal(&mut self, epoch: Epoch) -> Result<(), Epoch> {
+        if epoch < self.meta.seal {
+            return Err(self.meta.seal);
+        }
+        self.meta.seal = epoch;
+        Ok(())
+    }
+
+    /// Learns where epochs ended, and gives up what lies beyond. Whether anything was new.
+    pub(super) fn learn_ends(&mut self, ends: &[EpochEnd]) -> bool {
+        let mut new = false;
+        for end in ends {
+            let at = match self.meta.ends.binary_search_by_key(&end.epoch, |e| e.epoch) {
+                Ok(at) => {
+                    assert_eq!(self.meta.ends[at].last_esn, end.last_esn, "an epoch ends once");
+                    continue;
+                }
+                Err(at) => at,
+            };
+            self.meta.ends.insert(at, *end);
+            // A known end implies the seal (trap C8).
+            self.meta.seal = self.meta.seal.max(end.epoch.next());
+            self.unsettled.retain(|first, _| first.epoch() != end.epoch);
+            self.marks.epochs.retain(|marks| marks.epoch != end.epoch);
+            new = true;
+        }
+        new
+    }
+
+    /// Lets readers read up to here. The new mark, if it is one.
+    pub(super) fn release(&mut self, released: Lsn, settled: Esn) -> Option<Lsn> {
+        let epoch = released.epoch();
+        if epoch >= self.meta.seal && self.meta.end_of(epoch).is_none() {
+            self.raise(EpochMarks { epoch, acked: released.esn(), settled });
+        }
+        if released <= self.marks.released {
+            return None;
+        }
+        self.marks.released = released;
+        Some(released)
+    }
+
+    /// What a seal's answer says of these epochs.
+    pub(super) fn sealed_state(&self, undecided: &[Epoch]) -> SealedState {
+        let epochs = undecided.iter().map(|epoch| self.sealed_epoch(*epoch)).collect();
+        SealedState { trim: self.meta.trim, epochs, snapshot: self.snapshot }
+    }
+
+    fn sealed_epoch(&self, epoch: Epoch) -> SealedEpoch {
+        let EpochMarks { acked, settled, .. } = self.marks.of_epoch(epoch).copied().unwrap_or_default();
+        let in_epoch = self.unsettled.range(Lsn::new(epoch, Esn(0))..=Lsn::new(epoch, Esn::MAX));
+        let summary = |(first, held): (&Lsn, &Held)| BlockSummary {
+            first_esn: first.esn(),
+            span: held.span,
+            crc: held.crc,
+            len: held.len,
+            version: held.placement.version,
+            copyset: held.placement.copyset.shards().iter().map(|shard| shard.to_u32()).collect(),
+        };
+        let blocks = in_epoch.map(summary).collect();
+        SealedEpoch { epoch, acked, settled, known_end: self.meta.end_of(epoch), blocks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlog_proto::block::{Copyset, PlacementVersion};
+    use dlog_proto::{PartitionUid, ShardId};
+
+    use super::*;
+
+    const APPEND: StoreMode = StoreMode::Append;
+
+    fn state() -> PartitionState {
+        PartitionState::new(PartitionMeta::new(PartitionUid(1)))
+    }
+
+    fn header(epoch: u32, first_esn: u32, span: u32) -> BlockHeader {
+        BlockHeader {
+            kind: BlockKind::Records,
+            partition: PartitionUid(1),
+            epoch: Epoch(epoch),
+            first_esn: Esn(first_esn),
+            span,
+            batch_count: 1,
+            min_timestamp: 0,
+            max_timestamp: 0,
+            sequencer_timestamp: 0,
+            body_len: 100,
+            crc: epoch * 1000 + first_esn,
+        }
+    }
+
+    fn placement(writer_epoch: u32, wave: u32, settled: u32) -> Placement {
+        Placement {
+            version: PlacementVersion { writer_epoch: Epoch(writer_epoch), wave },
+            copyset: Copyset::new([ShardId::new(1, 0)]).unwrap(),
+            acked: Esn(settled),
+            settled: Esn(settled),
+        }
+    }
+
+    fn end(epoch: u32, last_esn: u32) -> EpochEnd {
+        EpochEnd { epoch: Epoch(epoch), last_esn: Esn(last_esn), authoritative: true }
+    }
+
+    fn store(state: &mut PartitionState, mode: StoreMode, h: &BlockHeader, wave: u32) -> Result<Admitted, StoreRefusal> {
+        let writer = match mode {
+            StoreMode::Recovery { recoverer } => recoverer.0,
+            _ => h.epoch.0,
+        };
+        state.admit_store(mode, h, &placement(writer, wave, 0), EntrySeq(u64::from(wave)))
+    }
+
+    #[test]
+    fn a_seal_stops_older_epochs_and_older_recoverers() {
+        let mut state = state();
+        assert_eq!(store(&mut state, APPEND, &header(1, 1, 2), 1), Ok(Admitted::Block));
+        assert_eq!(state.seal(Epoch(3)), Ok(()));
+        assert_eq!(state.seal(Epoch(2)), Err(Epoch(3)));
+        assert_eq!(store(&mut state, APPEND, &header(2, 1, 1), 1), Err(StoreRefusal::Sealed(Epoch(3))));
+        assert_eq!(store(&mut state, APPEND, &header(3, 1, 1), 1), Ok(Admitted::Block), "the sealing epoch itself writes");
+        let recovery = |recoverer| StoreMode::Recovery { recoverer: Epoch(recoverer) };
+        assert_eq!(store(&mut state, recovery(2), &header(1, 3, 1), 1), Err(StoreRefusal::Sealed(Epoch(3))));
+        assert_eq!(store(&mut state, recovery(3), &header(1, 3, 1), 1), Ok(Admitted::Block));
+        // Trap C9: an amend obeys the seal like a store.
+        let amended = state.admit_amend(APPEND, Epoch(1), Esn(1), &placement(1, 2, 0), EntrySeq(9));
+        assert_eq!(amended, Err(StoreRefusal::Sealed(Epoch(3))));
+    }
+
+    #[test]
+    fn beyond_a_known_end_nothing_is_taken_by_anybody() {
+        let mut state = state();
+        store(&mut state, APPEND, &header(1, 1, 4), 1).unwrap();
+        store(&mut state, APPEND, &header(1, 5, 4), 1).unwrap();
+        assert!(state.learn_ends(&[end(1, 4)]));
+        assert!(!state.learn_ends(&[end(1, 4)]), "once is enough");
+        assert_eq!(state.meta().seal, Epoch(2), "a known end implies the seal");
+        for mode in [StoreMode::Recovery { recoverer: Epoch(9) }, StoreMode::Rebuild] {
+            assert_eq!(store(&mut state, mode, &header(1, 5, 4), 2), Err(StoreRefusal::BeyondEnd));
+        }
+        assert_eq!(store(&mut state, StoreMode::Rebuild, &header(2, 1, 1), 1), Err(StoreRefusal::BeyondEnd), "undecided");
+        assert!(state.sealed_state(&[Epoch(1)]).epochs[0].blocks.is_empty());
+    }
+
+    #[test]
+    fn a_block_is_written_once_and_the_newest_placement_wins() {
+        let mut state = state();
+        let block = header(1, 1, 2);
+        assert_eq!(store(&mut state, APPEND, &block, 1), Ok(Admitted::Block));
+        assert_eq!(store(&mut state, APPEND, &block, 1), Ok(Admitted::Known(EntrySeq(1))), "doubled");
+        assert_eq!(store(&mut state, APPEND, &block, 3), Ok(Admitted::Placement));
+        assert_eq!(store(&mut state, APPEND, &block, 2), Ok(Admitted::Known(EntrySeq(3))), "from the past");
+        let other = BlockHeader { crc: 7, ..block };
+        assert_eq!(store(&mut state, APPEND, &other, 4), Err(StoreRefusal::Conflict));
+        assert_eq!(store(&mut state, APPEND, &header(1, 2, 5), 4), Err(StoreRefusal::Conflict), "shares an LSN");
+        let amended = state.admit_amend(APPEND, Epoch(1), Esn(3), &placement(1, 2, 0), EntrySeq(9));
+        assert_eq!(amended, Err(StoreRefusal::NoPayload));
+    }
+
+    #[test]
+    fn what_is_settled_is_not_listed_and_not_stored_late() {
+        let mut state = state();
+        for first in [1, 3, 5] {
+            store(&mut state, APPEND, &header(1, first, 2), 1).unwrap();
+        }
+        state.admit_store(APPEND, &header(1, 7, 2), &placement(1, 1, 4), EntrySeq(2)).unwrap();
+        let sealed = state.sealed_state(&[Epoch(1), Epoch(2)]);
+        let listed: Vec<_> = sealed.epochs[0].blocks.iter().map(|b| b.first_esn.0).collect();
+        assert_eq!((listed, sealed.epochs[0].settled), (vec![5, 7], Esn(4)));
+        assert_eq!(sealed.epochs[1].blocks, []);
+        assert_eq!(store(&mut state, APPEND, &header(1, 3, 2), 1), Err(StoreRefusal::Settled));
+    }
+
+    #[test]
+    fn marks_of_sealed_epochs_stay_as_they_were_told() {
+        let mut state = state();
+        store(&mut state, APPEND, &header(1, 1, 2), 1).unwrap();
+        state.seal(Epoch(2)).unwrap();
+        assert_eq!(state.release(Lsn::new(Epoch(1), Esn(2)), Esn(2)), Some(Lsn::new(Epoch(1), Esn(2))));
+        assert_eq!(state.sealed_state(&[Epoch(1)]).epochs[0].blocks.len(), 1);
+        assert_eq!(state.release(Lsn::new(Epoch(1), Esn(1)), Esn(0)), None, "released never goes back");
+    }
+}

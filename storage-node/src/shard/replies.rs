@@ -1,0 +1,109 @@
+//! Answers that wait for the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dlog_proto::PartitionUid;
+use dlog_proto::wire::{FlushedUpto, PartitionRelease, SealPartition, StoreAnswer};
+
+use super::Asker;
+use crate::entry::EntrySeq;
+
+/// Something to be said or done when an entry is on the disk.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Stored { to: Asker, answer: StoreAnswer },
+    Sealed { to: Asker, seal: SealPartition },
+    Release(PartitionRelease),
+}
+
+/// When an answer is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// When the entry survives the process.
+    Written,
+    /// When it survives the machine.
+    Durable,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    written: EntrySeq,
+    durable: EntrySeq,
+    /// Ascending by entry, as the others.
+    on_written: VecDeque<(EntrySeq, Reply)>,
+    on_durable: VecDeque<(EntrySeq, Reply)>,
+    /// Blocks that were answered as cached.
+    cached: VecDeque<(EntrySeq, (Asker, FlushedUpto))>,
+    /// Per partition, the last entry that a release waits for.
+    releases: BTreeMap<PartitionUid, EntrySeq>,
+}
+
+impl Replies {
+    pub(super) fn is_durable(&self, seq: EntrySeq) -> bool {
+        seq <= self.durable
+    }
+
+    /// Notes how far the disk is.
+    pub(super) fn advance(&mut self, written: EntrySeq, durable: EntrySeq) {
+        self.durable = self.durable.max(durable);
+        self.written = self.written.max(written).max(self.durable);
+    }
+
+    /// Keeps `reply` until `seq` is where it has to be. It may be due already.
+    pub(super) fn push(&mut self, seq: EntrySeq, due: Due, reply: Reply) {
+        if let Reply::Release(release) = &reply {
+            self.releases.insert(release.partition, seq);
+        }
+        match due {
+            Due::Written => insert(&mut self.on_written, seq, reply),
+            Due::Durable => insert(&mut self.on_durable, seq, reply),
+        }
+    }
+
+    /// Notes that a block was answered as cached: its asker is told when it is flushed.
+    pub(super) fn push_cached(&mut self, seq: EntrySeq, to: Asker, upto: FlushedUpto) {
+        insert(&mut self.cached, seq, (to, upto));
+    }
+
+    /// The entry that releases of this partition wait for, if there are such.
+    pub(super) fn release_waits_for(&self, partition: PartitionUid) -> Option<EntrySeq> {
+        self.releases.get(&partition).copied()
+    }
+
+    /// The next reply that is due, and the entry it waited for.
+    pub(super) fn pop_due(&mut self) -> Option<(EntrySeq, Reply)> {
+        let (seq, reply) = pop(&mut self.on_durable, self.durable).or_else(|| pop(&mut self.on_written, self.written))?;
+        if let Reply::Release(release) = &reply
+            && self.releases.get(&release.partition) == Some(&seq)
+        {
+            self.releases.remove(&release.partition);
+        }
+        Some((seq, reply))
+    }
+
+    /// What became durable of what was answered as cached: of each asker, partition and epoch the last block.
+    pub(super) fn take_flushed(&mut self) -> BTreeMap<Asker, Vec<FlushedUpto>> {
+        let mut flushed: BTreeMap<Asker, Vec<FlushedUpto>> = BTreeMap::new();
+        while let Some((_, (to, upto))) = pop(&mut self.cached, self.durable) {
+            let list = flushed.entry(to).or_default();
+            match list.iter_mut().find(|u| (u.partition, u.epoch) == (upto.partition, upto.epoch)) {
+                Some(known) => known.first_esn = known.first_esn.max(upto.first_esn),
+                None => list.push(upto),
+            }
+        }
+        flushed
+    }
+}
+
+fn insert<T>(queue: &mut VecDeque<(EntrySeq, T)>, seq: EntrySeq, item: T) {
+    if queue.back().is_none_or(|(last, _)| *last <= seq) {
+        queue.push_back((seq, item));
+    } else {
+        let at = queue.partition_point(|(other, _)| *other <= seq);
+        queue.insert(at, (seq, item));
+    }
+}
+
+fn pop<T>(queue: &mut VecDeque<(EntrySeq, T)>, upto: EntrySeq) -> Option<(EntrySeq, T)> {
+    queue.pop_front_if(|(seq, _)| *seq <= upto)
+}
