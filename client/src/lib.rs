@@ -1,0 +1,3 @@
+//! DLog's client: append, read, find, trim and admin calls.
+
+pub mod read;

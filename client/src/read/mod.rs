@@ -1,0 +1,3 @@
+//! Reading a partition.
+
+pub mod core;
