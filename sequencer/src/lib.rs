@@ -3,6 +3,7 @@
 mod appender;
 mod copyset;
 mod health;
+mod host;
 mod in_flight;
 mod output;
 mod partition;
@@ -11,6 +12,7 @@ mod producers;
 mod recovery;
 mod settings;
 
+pub use host::{ACTIVATIONS_AT_ONCE, Host, HostOutput};
 pub use output::{Decision, Event, NewEpochReason, Output, Proposal, ShardRef, Token};
 pub use partition::{AppendRequest, PartitionSequencer};
 pub use settings::Settings;

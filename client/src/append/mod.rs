@@ -1,0 +1,3 @@
+//! Appending.
+
+pub mod core;

@@ -1,0 +1,296 @@
+//! All sequencers of one core of a node: who is to be activated, which answer belongs to whom, who has to go on.
+//!
+//! The node tells the host which partitions it should sequence ([`Host::handle_assigned`]); the host asks the metadata tier for
+//! epochs, in batches, and runs a [`PartitionSequencer`] for each it gets.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use dlog_proto::block::Block;
+use dlog_proto::producer::ProducerTable;
+use dlog_proto::wire::{AppendError, EpochEnd, FetchedBlock, Flushed, ProducersRead, Sealed, StoreAnswer};
+use dlog_proto::{Epoch, EpochTable, PartitionUid, ShardId, Time, TimestampMs};
+use fastrand::Rng;
+
+use crate::output::{Output, ShardRef, Token};
+use crate::partition::{AppendRequest, PartitionSequencer};
+use crate::settings::Settings;
+
+/// Partitions that are activated by one request.
+pub const ACTIVATIONS_AT_ONCE: usize = 1000;
+
+/// An effect of the host.
+#[derive(Debug)]
+pub enum HostOutput {
+    /// Activate these; each is answered through [`Host::handle_activated`].
+    Activate(Vec<PartitionUid>),
+    /// An effect of this partition's sequencer in this epoch.
+    Partition { partition: PartitionUid, epoch: Epoch, output: Output },
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// An epoch was asked for.
+    Activating {
+        waiting: Vec<AppendRequest>,
+    },
+    Active(Box<PartitionSequencer>),
+}
+
+/// The sequencers of a core.
+#[derive(Debug)]
+pub struct Host {
+    settings: Arc<Settings>,
+    rng: Rng,
+    slots: BTreeMap<PartitionUid, Slot>,
+    /// Partitions that this node should sequence.
+    assigned: BTreeSet<PartitionUid>,
+    to_activate: BTreeSet<PartitionUid>,
+    /// Partitions that got an input since they were pumped.
+    dirty: BTreeSet<PartitionUid>,
+    timers: BTreeSet<(Time, PartitionUid)>,
+    timer_of: BTreeMap<PartitionUid, Time>,
+    connected: BTreeSet<ShardId>,
+    out: VecDeque<HostOutput>,
+}
+
+impl Host {
+    pub fn new(settings: Arc<Settings>, seed: u64) -> Self {
+        Self {
+            settings,
+            rng: Rng::with_seed(seed),
+            slots: BTreeMap::new(),
+            assigned: BTreeSet::new(),
+            to_activate: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// The partition's sequencer, if it runs here.
+    pub fn sequencer(&self, partition: PartitionUid) -> Option<&PartitionSequencer> {
+        match self.slots.get(&partition)? {
+            Slot::Active(sequencer) => Some(sequencer),
+            Slot::Activating { .. } => None,
+        }
+    }
+
+    pub fn sequencers(&self) -> impl Iterator<Item = &PartitionSequencer> {
+        self.slots.values().filter_map(|slot| match slot {
+            Slot::Active(sequencer) => Some(&**sequencer),
+            Slot::Activating { .. } => None,
+        })
+    }
+
+    /// Every shard that some sequencer talks to.
+    pub fn shards(&self) -> BTreeSet<ShardId> {
+        self.sequencers().flat_map(|s| s.shards().map(|shard| shard.shard)).collect()
+    }
+
+    /// Whether this node should sequence the partition. If it should and does not, an epoch is asked for.
+    pub fn handle_assigned(&mut self, partition: PartitionUid, assigned: bool) {
+        if !assigned {
+            self.assigned.remove(&partition);
+            self.to_activate.remove(&partition);
+            return;
+        }
+        self.assigned.insert(partition);
+        if !self.slots.contains_key(&partition) {
+            self.slots.insert(partition, Slot::Activating { waiting: Vec::new() });
+            self.to_activate.insert(partition);
+        }
+    }
+
+    /// The metadata tier has given this process a new epoch of the partition, or has not.
+    pub fn handle_activated(
+        &mut self,
+        now: Time,
+        now_ms: TimestampMs,
+        partition: PartitionUid,
+        table: Option<EpochTable>,
+    ) {
+        let Some(table) = table else { return self.handle_not_activated(partition) };
+        let seed = self.rng.u64(..);
+        let connected = |shard: ShardId| self.connected.contains(&shard);
+        let mut sequencer = PartitionSequencer::new(table, self.settings.clone(), seed, now, connected);
+        let waiting = match self.slots.remove(&partition) {
+            Some(Slot::Activating { waiting }) => waiting,
+            Some(Slot::Active(mut old)) if old.epoch() < sequencer.epoch() => {
+                let waiting = old.take_waiting_appends();
+                old.handle_superseded(sequencer.epoch());
+                drain(&mut old, &mut self.out);
+                waiting
+            }
+            // An answer from the past.
+            Some(newer @ Slot::Active(_)) => {
+                self.slots.insert(partition, newer);
+                return;
+            }
+            None => Vec::new(),
+        };
+        waiting.into_iter().for_each(|request| sequencer.handle_append(now, now_ms, request));
+        self.slots.insert(partition, Slot::Active(Box::new(sequencer)));
+        self.dirty.insert(partition);
+    }
+
+    fn handle_not_activated(&mut self, partition: PartitionUid) {
+        match self.slots.get_mut(&partition) {
+            Some(Slot::Activating { waiting }) => {
+                let waiting = std::mem::take(waiting);
+                self.slots.remove(&partition);
+                waiting.into_iter().for_each(|request| self.refuse(partition, request.token));
+            }
+            Some(Slot::Active(sequencer)) => {
+                sequencer.handle_new_epoch_refused();
+                self.dirty.insert(partition);
+            }
+            None => {}
+        }
+    }
+
+    fn refuse(&mut self, partition: PartitionUid, token: Token) {
+        let outcome = Err(AppendError::NotSequencer { node: None, epoch: Epoch::ZERO });
+        let output = Output::Reply { token, outcome };
+        self.out.push_back(HostOutput::Partition { partition, epoch: Epoch::ZERO, output });
+    }
+
+    /// A later epoch than any of this node's is known to exist.
+    pub fn handle_superseded(&mut self, partition: PartitionUid, by: Epoch) {
+        self.with(partition, |sequencer| sequencer.handle_superseded(by));
+    }
+
+    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, partition: PartitionUid, request: AppendRequest) {
+        match self.slots.get_mut(&partition) {
+            Some(Slot::Active(sequencer)) => {
+                sequencer.handle_append(now, now_ms, request);
+                self.dirty.insert(partition);
+            }
+            Some(Slot::Activating { waiting }) => waiting.push(request),
+            None => self.refuse(partition, request.token),
+        }
+    }
+
+    /// Whether a shard can be reached.
+    pub fn handle_link(&mut self, now: Time, shard: ShardId, up: bool) {
+        let changed = if up { self.connected.insert(shard) } else { self.connected.remove(&shard) };
+        if !changed {
+            return;
+        }
+        for (partition, slot) in &mut self.slots {
+            if let Slot::Active(sequencer) = slot
+                && sequencer.shards().any(|s| s.shard == shard)
+            {
+                sequencer.handle_link(now, shard, up);
+                self.dirty.insert(*partition);
+            }
+        }
+    }
+
+    pub fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
+        self.with(answer.partition, |sequencer| sequencer.handle_stored(now, answer));
+    }
+
+    pub fn handle_flushed(&mut self, now: Time, flushed: &Flushed) {
+        let partitions: BTreeSet<PartitionUid> = flushed.upto.iter().map(|upto| upto.partition).collect();
+        for partition in partitions {
+            self.with(partition, |sequencer| sequencer.handle_flushed(now, flushed));
+        }
+    }
+
+    pub fn handle_sealed(&mut self, sealed: Sealed) {
+        let from = ShardRef { shard: sealed.shard, incarnation: sealed.incarnation };
+        for answer in sealed.partitions {
+            self.with(answer.partition, |s| s.handle_sealed(from, sealed.incomplete_before, answer));
+        }
+    }
+
+    pub fn handle_fetched(&mut self, now: Time, from: ShardRef, answer: &FetchedBlock, block: Option<Block>) {
+        self.with(answer.partition, |sequencer| sequencer.handle_fetched(now, from, answer, block));
+    }
+
+    pub fn handle_producers(&mut self, answer: &ProducersRead, table: Option<&ProducerTable>) {
+        self.with(answer.partition, |sequencer| sequencer.handle_producers(answer, table));
+    }
+
+    /// The metadata tier has decided an epoch.
+    pub fn handle_decided(&mut self, partition: PartitionUid, end: EpochEnd) {
+        self.with(partition, |sequencer| sequencer.handle_decided(end));
+    }
+
+    /// A missing copy is on record.
+    pub fn handle_missing_recorded(&mut self, now: Time, partition: PartitionUid, epoch: Epoch, shard: ShardRef) {
+        self.with(partition, |sequencer| {
+            if sequencer.epoch() == epoch {
+                sequencer.handle_missing_recorded(now, shard);
+            }
+        });
+    }
+
+    fn with(&mut self, partition: PartitionUid, act: impl FnOnce(&mut PartitionSequencer)) {
+        if let Some(Slot::Active(sequencer)) = self.slots.get_mut(&partition) {
+            act(sequencer);
+            self.dirty.insert(partition);
+        }
+    }
+
+    /// Lets everybody go on who got an input or whose time has come; then drain [`Self::poll_output`].
+    pub fn pump(&mut self, now: Time, now_ms: TimestampMs) {
+        while let Some((at, partition)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.remove(&(at, partition));
+            self.timer_of.remove(&partition);
+            self.dirty.insert(partition);
+        }
+        for partition in std::mem::take(&mut self.dirty) {
+            self.pump_partition(now, now_ms, partition);
+        }
+        while !self.to_activate.is_empty() {
+            let rest = self.to_activate.iter().nth(ACTIVATIONS_AT_ONCE).copied();
+            let rest = rest.map(|first| self.to_activate.split_off(&first)).unwrap_or_default();
+            let batch = std::mem::replace(&mut self.to_activate, rest);
+            self.out.push_back(HostOutput::Activate(batch.into_iter().collect()));
+        }
+    }
+
+    fn pump_partition(&mut self, now: Time, now_ms: TimestampMs, partition: PartitionUid) {
+        let Some(Slot::Active(sequencer)) = self.slots.get_mut(&partition) else { return };
+        sequencer.pump(now, now_ms);
+        drain(sequencer, &mut self.out);
+        let (timeout, preempted) = (sequencer.next_timeout(), sequencer.preempted_by().is_some());
+        self.set_timer(partition, timeout);
+        // Whoever was preempted is gone; if the partition is still to be sequenced here, the node says so again.
+        if preempted {
+            self.slots.remove(&partition);
+            self.assigned.remove(&partition);
+        }
+    }
+
+    fn set_timer(&mut self, partition: PartitionUid, at: Option<Time>) {
+        if let Some(old) = self.timer_of.remove(&partition) {
+            self.timers.remove(&(old, partition));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, partition));
+            self.timer_of.insert(partition, at);
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub fn poll_output(&mut self) -> Option<HostOutput> {
+        self.out.pop_front()
+    }
+}
+
+fn drain(sequencer: &mut PartitionSequencer, out: &mut VecDeque<HostOutput>) {
+    let (partition, epoch) = (sequencer.partition(), sequencer.epoch());
+    while let Some(output) = sequencer.poll_output() {
+        out.push_back(HostOutput::Partition { partition, epoch, output });
+    }
+}
