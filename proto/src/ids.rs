@@ -135,6 +135,16 @@ impl FromStr for ShardId {
 #[serde(transparent)]
 pub struct Incarnation(pub u32);
 
+/// A shard, and the disk behind it that is meant.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize, SerdeSerialize,
+    SerdeDeserialize,
+)]
+pub struct ShardRef {
+    pub shard: ShardId,
+    pub incarnation: Incarnation,
+}
+
 /// A partition, cluster-wide. Never reused, not even when a log is deleted and made again under the same name.
 #[derive(
     Debug,
@@ -244,7 +254,6 @@ macro_rules! hex_id {
             ///
             /// # Panics
             /// If the operating system has no random numbers to give: nothing can be made safely then.
-            #[expect(clippy::new_without_default, reason = "two calls give two values")]
             pub fn random() -> Self {
                 let mut bytes = [0; 16];
                 getrandom::fill(&mut bytes).expect("the operating system gives random numbers");

@@ -7,14 +7,16 @@ mod lsn;
 mod nodeset;
 pub mod producer;
 mod quorum;
+pub mod record;
 mod replication;
 mod time;
+pub mod transport;
 pub mod wire;
 
 pub use epoch_table::{End, EpochEntry, EpochTable};
 pub use ids::{
     ClusterId, DEFAULT_NAMESPACE, Incarnation, LogId, NodeId, ParseError, PartitionId, PartitionUid, ProcessId,
-    RequestId, ShardId,
+    RequestId, ShardId, ShardRef,
 };
 pub use lsn::{Epoch, Esn, LogOffset, Lsn};
 pub use nodeset::{Location, Member, MemberSet, Nodeset, NodesetError, Scope};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, ParseError, ShardId};
+use crate::ids::{Incarnation, ParseError, ShardId, ShardRef};
 
 /// A level of the machine park whose loss a log may ask to survive, from small to large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,6 +105,12 @@ pub struct Member {
     pub weight: u16,
 }
 
+impl Member {
+    pub fn shard_ref(&self) -> ShardRef {
+        ShardRef { shard: self.shard, incarnation: self.incarnation }
+    }
+}
+
 /// The shards from which an epoch's copysets are drawn; at most [`Nodeset::LEN_MAX`], ordered by shard id, each once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Member>", into = "Vec<Member>")]
@@ -150,6 +156,16 @@ impl Nodeset {
 
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// The shard at `index`, and the disk that is meant.
+    pub fn shard_ref(&self, index: usize) -> ShardRef {
+        self.members[index].shard_ref()
+    }
+
+    /// Where exactly this shard stands, with this disk.
+    pub fn index_of_ref(&self, shard: ShardRef) -> Option<usize> {
+        self.index_of(shard.shard).filter(|index| self.shard_ref(*index) == shard)
     }
 
     pub fn member(&self, index: usize) -> &Member {

@@ -28,9 +28,9 @@ impl Add<Duration> for Time {
     }
 }
 
-impl Sub<Time> for Time {
+impl Sub<Self> for Time {
     type Output = Duration;
-    fn sub(self, earlier: Time) -> Duration {
+    fn sub(self, earlier: Self) -> Duration {
         self.since(earlier)
     }
 }

@@ -19,14 +19,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dlog_proto::block::{Block, Placement};
 use dlog_proto::wire::{Acks, AppendError, FlushedUpto, StoreAnswer, StoreRefusal};
-use dlog_proto::{Durability, Epoch, Esn, MemberSet, Nodeset, PartitionUid, Quorum, Replication, Time, TimestampMs};
+use dlog_proto::{
+    Durability, Epoch, Esn, MemberSet, Nodeset, PartitionUid, Quorum, Replication, ShardRef, Time, TimestampMs,
+};
 use fastrand::Rng;
 use smallvec::SmallVec;
 
 use crate::copyset::{self, StickyCopyset};
 use crate::health::Health;
 use crate::in_flight::{InFlight, Level, Waiter};
-use crate::output::{Event, ShardRef};
+use crate::output::Event;
 use crate::pending::{Pending, PendingBatch};
 use crate::settings::Settings;
 
@@ -129,8 +131,7 @@ impl Appender {
     }
 
     pub(crate) fn shard_ref(&self, member: usize) -> ShardRef {
-        let member = self.nodeset.member(member);
-        ShardRef { shard: member.shard, incarnation: member.incarnation }
+        self.nodeset.shard_ref(member)
     }
 
     pub(crate) fn next_esn(&self) -> Esn {
@@ -266,7 +267,7 @@ impl Appender {
 
     /// What a shard had in its write cache is on disk now.
     pub(crate) fn handle_flushed(&mut self, now: Time, shard: ShardRef, upto: &FlushedUpto) {
-        let Some(member) = self.nodeset.index_of(shard.shard).filter(|m| self.shard_ref(*m) == shard) else { return };
+        let Some(member) = self.nodeset.index_of_ref(shard) else { return };
         for block in self.window.iter_mut().take_while(|b| b.first_esn() <= upto.first_esn) {
             if block.holders.contains(member) {
                 block.flushed.insert(member);

@@ -3,16 +3,17 @@
 //! The node tells the host which partitions it should sequence ([`Host::handle_assigned`]); the host asks the metadata tier for
 //! epochs, in batches, and runs a [`PartitionSequencer`] for each it gets.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::wire::{AppendError, EpochEnd, FetchedBlock, Flushed, ProducersRead, Sealed, StoreAnswer};
-use dlog_proto::{Epoch, EpochTable, PartitionUid, ShardId, Time, TimestampMs};
+use dlog_proto::{Epoch, EpochTable, PartitionUid, ShardId, ShardRef, Time, TimestampMs};
 use fastrand::Rng;
 
-use crate::output::{Output, ShardRef, Token};
+use crate::output::{Output, Token};
 use crate::partition::{AppendRequest, PartitionSequencer};
 use crate::settings::Settings;
 
@@ -21,6 +22,7 @@ pub const ACTIVATIONS_AT_ONCE: usize = 1000;
 
 /// An effect of the host.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum HostOutput {
     /// Activate these; each is answered through [`Host::handle_activated`].
     Activate(Vec<PartitionUid>),
@@ -98,8 +100,8 @@ impl Host {
             return;
         }
         self.assigned.insert(partition);
-        if !self.slots.contains_key(&partition) {
-            self.slots.insert(partition, Slot::Activating { waiting: Vec::new() });
+        if let Entry::Vacant(slot) = self.slots.entry(partition) {
+            slot.insert(Slot::Activating { waiting: Vec::new() });
             self.to_activate.insert(partition);
         }
     }

@@ -13,6 +13,6 @@ mod recovery;
 mod settings;
 
 pub use host::{ACTIVATIONS_AT_ONCE, Host, HostOutput};
-pub use output::{Decision, Event, NewEpochReason, Output, Proposal, ShardRef, Token};
+pub use output::{Decision, Event, NewEpochReason, Output, Proposal, Token};
 pub use partition::{AppendRequest, PartitionSequencer};
 pub use settings::Settings;

@@ -4,18 +4,11 @@ use dlog_proto::block::Block;
 use dlog_proto::wire::{
     Amend, AppendError, AppendOk, FetchBlock, PartitionRelease, ReadProducers, SealPartition, Store,
 };
-use dlog_proto::{Epoch, Esn, Incarnation, PartitionUid, ShardId};
+use dlog_proto::{Epoch, Esn, PartitionUid, ShardId, ShardRef};
 
 /// Stands for whoever waits for an append; means nothing to the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
-
-/// A shard, and the disk behind it that is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardRef {
-    pub shard: ShardId,
-    pub incarnation: Incarnation,
-}
 
 /// An effect. The shell carries it out; the simulator lets it happen in virtual time.
 #[derive(Debug)]

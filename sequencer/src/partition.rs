@@ -22,12 +22,14 @@ use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
     SealedPartition, Store, StoreAnswer, StoreMode, WirePlacement,
 };
-use dlog_proto::{Durability, End, Epoch, EpochEntry, EpochTable, Esn, Lsn, PartitionUid, ShardId, Time, TimestampMs};
+use dlog_proto::{
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, Lsn, PartitionUid, ShardId, ShardRef, Time, TimestampMs,
+};
 use fastrand::Rng;
 
 use crate::appender::{Appender, AppenderOutput, Refusal};
 use crate::in_flight::Waiter;
-use crate::output::{Event, NewEpochReason, Output, Proposal, ShardRef, Token};
+use crate::output::{Event, NewEpochReason, Output, Proposal, Token};
 use crate::producers::ProducerLoad;
 use crate::recovery::{Outcome, Recovery};
 use crate::settings::Settings;

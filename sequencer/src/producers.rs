@@ -10,10 +10,10 @@ use dlog_proto::block::{Block, BlockKind};
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::wire::{EpochEnd, FetchBlock, FetchTarget, ProducersRead, ReadProducers};
 use dlog_proto::{
-    Authority, Durability, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardId, Statuses, Time,
+    Authority, Durability, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardId, ShardRef, Statuses, Time,
 };
 
-use crate::output::{Output, ShardRef};
+use crate::output::Output;
 use crate::settings::Settings;
 
 #[derive(Debug, Default)]
@@ -62,9 +62,8 @@ impl ProducerLoad {
         let mut shards = BTreeMap::new();
         for entry in &epochs {
             for member in entry.nodeset.members() {
-                let shard = ShardRef { shard: member.shard, incarnation: member.incarnation };
                 let state = ShardState { connected: connected(member.shard), ..ShardState::default() };
-                shards.insert(shard, state);
+                shards.insert(member.shard_ref(), state);
             }
         }
         let snapshot = match snapshot {
@@ -116,8 +115,7 @@ impl ProducerLoad {
     fn is_read(&self, entry: &EpochEntry) -> bool {
         let (mut answered, mut statuses) = (MemberSet::EMPTY, Statuses::default());
         for (i, member) in entry.nodeset.members().iter().enumerate() {
-            let shard = ShardRef { shard: member.shard, incarnation: member.incarnation };
-            let Some(incomplete_before) = self.shards[&shard].answered else { continue };
+            let Some(incomplete_before) = self.shards[&member.shard_ref()].answered else { continue };
             answered.insert(i);
             if entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before {
                 statuses.under_replicated.insert(i);

@@ -19,12 +19,12 @@ use dlog_proto::block::Block;
 use dlog_proto::wire::{
     EpochEnd, FetchTarget, FetchedBlock, SealPartition, SealRefusal, SealedPartition, SealedState, StoreAnswer,
 };
-use dlog_proto::{Authority, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, Time};
+use dlog_proto::{Authority, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
 
 use self::digest::Digest;
-use self::repair::{Context, Repair, shard_ref};
-use crate::output::{Decision, Event, Output, Proposal, ShardRef};
+use self::repair::{Context, Repair};
+use crate::output::{Decision, Event, Output, Proposal};
 use crate::settings::Settings;
 
 /// How a recovery comes to its end.
@@ -96,7 +96,7 @@ impl Recovery {
         now: Time,
     ) -> Self {
         assert!(undecided.iter().all(|e| e.epoch < recoverer), "an epoch recovers earlier ones");
-        let members = undecided.iter().flat_map(|e| (0..e.nodeset.len()).map(move |m| shard_ref(e, m)));
+        let members = undecided.iter().flat_map(|e| (0..e.nodeset.len()).map(move |m| e.nodeset.shard_ref(m)));
         let shards = members.map(|shard| (shard, ShardState::default())).collect();
         let outcome = undecided.is_empty().then(|| Outcome::Done { ends: Vec::new() });
         Self {
@@ -205,7 +205,7 @@ impl Recovery {
                     last_esn: repair.end(),
                     authoritative: *authoritative,
                     recoverer: self.recoverer,
-                    missing: repair.missing().map(|(member, from)| (shard_ref(entry, member), from)).collect(),
+                    missing: repair.missing().map(|(member, from)| (entry.nodeset.shard_ref(member), from)).collect(),
                 };
                 self.out.push_back(Output::Propose(Proposal::Decide(decision)));
                 self.phase = Phase::Deciding;
@@ -228,7 +228,7 @@ impl Recovery {
         // More shards make a better repair, so those that may still answer get a moment.
         let since = *enough_since.get_or_insert(now);
         let silent = |s: &ShardState| s.connected && !s.lost && s.answer.is_none();
-        let may_answer = (0..entry.nodeset.len()).any(|m| silent(&self.shards[&shard_ref(entry, m)]));
+        let may_answer = (0..entry.nodeset.len()).any(|m| silent(&self.shards[&entry.nodeset.shard_ref(m)]));
         if may_answer && now < since + self.settings.recovery_grace {
             return false;
         }
@@ -248,7 +248,7 @@ impl Recovery {
     fn digest(&self, entry: &EpochEntry) -> Digest {
         let mut digest = Digest::default();
         for member in 0..entry.nodeset.len() {
-            let state = &self.shards[&shard_ref(entry, member)];
+            let state = &self.shards[&entry.nodeset.shard_ref(member)];
             if state.lost {
                 digest.add_lost(member);
             }
@@ -263,7 +263,7 @@ impl Recovery {
     /// Members that are sealed and can be reached.
     fn usable(&self, entry: &EpochEntry) -> MemberSet {
         let usable = |m: &usize| {
-            let state = &self.shards[&shard_ref(entry, *m)];
+            let state = &self.shards[&entry.nodeset.shard_ref(*m)];
             state.connected && state.answer.is_some()
         };
         (0..entry.nodeset.len()).filter(usable).collect()
@@ -277,7 +277,7 @@ impl Recovery {
         }
         if let (false, Phase::Repairing { repair, .. }, Some(entry)) =
             (connected, &mut self.phase, self.undecided.front())
-            && let Some(member) = member_of(entry, shard)
+            && let Some(member) = entry.nodeset.index_of_ref(shard)
         {
             repair.handle_disconnected(now, member);
         }
@@ -299,7 +299,7 @@ impl Recovery {
         let FetchTarget::Records { epoch, first_esn } = answer.target else { return };
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == epoch) else { return };
         let usable = self.usable(entry);
-        if let (Some(member), Phase::Repairing { repair, .. }) = (member_of(entry, from), &mut self.phase) {
+        if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase) {
             let cx = Context { now, entry, usable, settings: &self.settings };
             repair.handle_fetched(&cx, first_esn, member, block);
         }
@@ -308,7 +308,7 @@ impl Recovery {
     pub(crate) fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == answer.epoch) else { return };
         let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
-        if let (Some(member), Phase::Repairing { repair, .. }) = (member_of(entry, from), &mut self.phase)
+        if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase)
             && let Err(by) = repair.handle_stored(now, member, answer)
         {
             self.outcome = Some(Outcome::Preempted { by });
@@ -336,9 +336,4 @@ impl Recovery {
             self.out.push_back(Output::Event(Event::RecoveryWaits { epoch: entry.epoch, answered, of }));
         }
     }
-}
-
-fn member_of(entry: &EpochEntry, shard: ShardRef) -> Option<usize> {
-    let member = entry.nodeset.index_of(shard.shard)?;
-    (shard_ref(entry, member) == shard).then_some(member)
 }

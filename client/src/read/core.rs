@@ -15,16 +15,9 @@ use std::time::Duration;
 use dlog_proto::block::Block;
 use dlog_proto::wire::{ClaimKind, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead};
 use dlog_proto::{
-    Authority, EpochEntry, EpochTable, Esn, Incarnation, LogOffset, Lsn, MemberSet, PartitionUid, Quorum, ShardId,
+    Authority, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, MemberSet, PartitionUid, Quorum, ShardId, ShardRef,
     Statuses, Time,
 };
-
-/// A shard, and the disk behind it that is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardRef {
-    pub shard: ShardId,
-    pub incarnation: Incarnation,
-}
 
 /// What a reader is told.
 #[derive(Debug, Clone)]
@@ -370,8 +363,7 @@ impl ReaderCore {
         let since = *self.stuck_since.get_or_insert(now);
         let (mut passed, mut statuses, mut waiting, mut upto) = (MemberSet::EMPTY, Statuses::default(), false, limit);
         for (i, member) in entry.nodeset.members().iter().enumerate() {
-            let shard = ShardRef { shard: member.shard, incarnation: member.incarnation };
-            let Some(state) = self.shards.get(&shard) else { continue };
+            let Some(state) = self.shards.get(&member.shard_ref()) else { continue };
             if state.lost || (state.next > self.cursor && state.unproven_upto >= self.cursor) {
                 statuses.under_replicated.insert(i);
             } else if state.next > self.cursor {
@@ -502,7 +494,7 @@ mod tests {
 
     use dlog_proto::block::{BlockBuilder, Copyset, Placement, PlacementVersion};
     use dlog_proto::wire::WirePlacement;
-    use dlog_proto::{End, Epoch, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication};
+    use dlog_proto::{End, Epoch, Incarnation, Location, NodeId, Nodeset, ProcessId, QuorumConfig, Replication};
 
     use super::*;
 

@@ -61,7 +61,7 @@ impl BlockBuilder {
         builder.header.min_timestamp = sequencer_timestamp;
         builder.header.max_timestamp = sequencer_timestamp;
         builder.pieces.push(snapshot);
-        Block::seal(builder.header, builder.head, builder.pieces)
+        Block::seal(builder.header, builder.head, &builder.pieces)
     }
 
     /// Adds a batch that takes the next `span` LSNs and stamps it with them: `baseOffset = ESN − 1` and the epoch.
@@ -111,7 +111,7 @@ impl BlockBuilder {
     pub fn finish(mut self) -> Block {
         assert!(!self.is_empty(), "a block holds at least one batch");
         self.pieces.push(self.tail.freeze());
-        Block::seal(self.header, self.head, self.pieces)
+        Block::seal(self.header, self.head, &self.pieces)
     }
 }
 

@@ -185,7 +185,7 @@ impl Block {
     ///
     /// # Panics
     /// If the body is longer than [`BlockHeader::BODY_LEN_MAX`] or the header's numbers cannot be: a sequencer made them.
-    pub(super) fn seal(mut header: BlockHeader, mut head: BytesMut, rest: Payload) -> Self {
+    pub(super) fn seal(mut header: BlockHeader, mut head: BytesMut, rest: &Payload) -> Self {
         let body_len = head.len() - BlockHeader::LEN + rest.len();
         header.body_len = u32::try_from(body_len).expect("bodies are bounded");
         header.check_ranges().expect("a sequencer gives out LSNs that can be");
@@ -268,7 +268,7 @@ mod tests {
         };
         let mut head = BytesMut::zeroed(BlockHeader::LEN);
         head.put_slice(&body[..body.len() / 2]);
-        Block::seal(header, head, Bytes::copy_from_slice(&body[body.len() / 2..]).into())
+        Block::seal(header, head, &Bytes::copy_from_slice(&body[body.len() / 2..]).into())
     }
 
     #[test]

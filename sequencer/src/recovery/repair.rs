@@ -10,12 +10,12 @@ use dlog_proto::block::{Block, Copyset, Placement, PlacementVersion};
 use dlog_proto::wire::{
     Amend, FetchBlock, FetchTarget, Kept, Store, StoreAnswer, StoreMode, StoreRefusal, WirePlacement,
 };
-use dlog_proto::{Epoch, EpochEntry, Esn, MemberSet, PartitionUid, Quorum, Time};
+use dlog_proto::{Epoch, EpochEntry, Esn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
 
 use super::digest::HeldBlock;
 use crate::copyset;
-use crate::output::{Output, ShardRef};
+use crate::output::Output;
 use crate::settings::Settings;
 
 /// Blocks that are repaired at the same time.
@@ -162,7 +162,7 @@ impl Repair {
     fn fetch(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
         let Some(from) = block.held.holders().intersection(cx.usable).iter().next() else { return };
         block.fetching_from = Some(from);
-        let ShardRef { shard, incarnation } = shard_ref(cx.entry, from);
+        let ShardRef { shard, incarnation } = cx.entry.nodeset.shard_ref(from);
         let target = FetchTarget::Records { epoch: cx.entry.epoch, first_esn: block.held.first_esn };
         self.out.push_back(Output::Fetch(FetchBlock { shard, incarnation, partition: self.partition, target }));
     }
@@ -179,7 +179,7 @@ impl Repair {
     }
 
     fn amend(&self, block: &BlockRepair, entry: &EpochEntry, member: usize) -> Amend {
-        let ShardRef { shard, incarnation } = shard_ref(entry, member);
+        let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
         let mode = StoreMode::Recovery { recoverer: self.recoverer };
         let (partition, epoch, first_esn) = (self.partition, entry.epoch, block.held.first_esn);
         let placement = self.placement(block, entry);
@@ -187,7 +187,7 @@ impl Repair {
     }
 
     fn store(&self, payload: Block, block: &BlockRepair, entry: &EpochEntry, member: usize) -> Output {
-        let ShardRef { shard, incarnation } = shard_ref(entry, member);
+        let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
         let mode = StoreMode::Recovery { recoverer: self.recoverer };
         let placement = self.placement(block, entry);
         Output::Store { store: Store { shard, incarnation, mode, sync: true, placement }, block: payload }
@@ -273,9 +273,4 @@ fn plan(cx: &Context<'_>, holders: MemberSet, rng: &mut Rng) -> Option<Plan> {
     let present = cx.usable.without(copyset).iter();
     let missing = absent.chain(present).take(factor - copyset.len()).collect();
     Some(Plan { copyset, missing })
-}
-
-pub(crate) fn shard_ref(entry: &EpochEntry, member: usize) -> ShardRef {
-    let member = entry.nodeset.member(member);
-    ShardRef { shard: member.shard, incarnation: member.incarnation }
 }
