@@ -68,16 +68,8 @@ fn storing() {
         "000001000100020002000100090000002211000000000000030000002a00000000000000000300000001000000d3ffffff020000002900000028000000",
     );
     let version = placement().version;
-    let answer = |result| StoreAnswer {
-        shard,
-        incarnation,
-        partition,
-        epoch,
-        first_esn,
-        snapshot: true,
-        version,
-        result,
-    };
+    let answer =
+        |result| StoreAnswer { shard, incarnation, partition, epoch, first_esn, snapshot: true, version, result };
     let answers = vec![answer(Ok(Kept::Flushed)), answer(Err(StoreRefusal::Sealed(Epoch(4))))];
     check(
         &Stored { answers },

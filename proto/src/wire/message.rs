@@ -37,6 +37,8 @@ pub enum MessageKind {
     BlockDescribed = 53,
     FindTime = 54,
     TimeFound = 55,
+    GetTail = 56,
+    Tail = 57,
 
     Propose = 64,
     Proposed = 65,

@@ -18,8 +18,8 @@ pub use meta::{
     Watch,
 };
 pub use read::{
-    BlockDescribed, ClaimKind, CopyDescription, DescribeBlock, FindTime, ReadBlock, ReadClaim, ReadMode, ReadStarted,
-    ReadStatus, StartRead, TimeFound,
+    BlockDescribed, ClaimKind, CopyDescription, DescribeBlock, FindTime, GetTail, ReadBlock, ReadClaim, ReadMode,
+    ReadStarted, ReadStatus, StartRead, Tail, TimeFound,
 };
 pub use seal::{
     BlockSummary, FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers, Seal, SealPartition,

@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::message::{Validate, message};
 use super::store::WirePlacement;
 use crate::ids::{Incarnation, PartitionUid, ShardId};
-use crate::lsn::Lsn;
+use crate::lsn::{LogOffset, Lsn};
 use crate::time::TimestampMs;
 
 /// Send me your released blocks of a partition from an LSN on. The first message of a read lane; a later one with a higher
@@ -119,6 +119,27 @@ pub struct TimeFound {
     pub lsn: Option<Lsn>,
 }
 
+/// Where does the partition end? Asked of its sequencer.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct GetTail {
+    pub partition: PartitionUid,
+}
+
+/// The answer to a [`GetTail`].
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Tail {
+    /// Highest acknowledged LSN; ESN 0 if nothing was acknowledged in this epoch yet.
+    pub acked: Lsn,
+    /// Highest LSN that may be read, once the ends of all earlier epochs are decided.
+    pub released: Option<Lsn>,
+    /// Offset after `acked`, once the ends of all earlier epochs are decided.
+    pub next_offset: Option<LogOffset>,
+}
+
+impl Validate for GetTail {}
+message!(GetTail, 1);
+impl Validate for Tail {}
+message!(Tail, 1);
 impl Validate for StartRead {}
 message!(StartRead, 1);
 impl Validate for ReadStarted {}
