@@ -147,6 +147,9 @@ fn reading() {
         &BlockDescribed { copies: vec![copy] },
         "000001000100020002000100090000002a0000000300000003000000cdab0000640000000300000001000000d4ffffff020000002900000028000000ccffffff01000000",
     );
+    check(&GetTail { partition }, "2211000000000000");
+    let tail = Tail { acked: LSN, released: Some(LSN), next_offset: Some(LogOffset(77)) };
+    check(&tail, "2a00000003000000012a00000003000000014d00000000000000");
     check(
         &FindTime { shard, incarnation, partition, from: LSN, timestamp: 1000 },
         "020001000900000022110000000000002a00000003000000e803000000000000",
