@@ -435,8 +435,7 @@ impl ReaderCore {
     fn keep_streams(&mut self, now: Time) {
         let entry = self.table.at_or_after(self.cursor.epoch()).or_else(|| self.table.newest());
         let Some(entry) = entry.filter(|_| !self.done) else { return self.close_all() };
-        let wanted: BTreeSet<ShardRef> =
-            entry.nodeset.members().iter().map(|m| ShardRef { shard: m.shard, incarnation: m.incarnation }).collect();
+        let wanted: BTreeSet<ShardRef> = entry.nodeset.members().iter().map(Member::shard_ref).collect();
         let unwanted: Vec<ShardRef> = self.shards.keys().filter(|s| !wanted.contains(s)).copied().collect();
         for shard in unwanted {
             self.shards.remove(&shard);

@@ -1,0 +1,405 @@
+//! The shell around an [`AppendCore`]: one task per partition that is written to.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dlog_proto::record::{BatchOptions, Compression, ProducerStamp};
+use dlog_proto::transport::{LaneKind, LaneReceiver, LaneSender};
+use dlog_proto::wire::{Acks, Append, AppendOk, Appended as AppendedMessage, Failed, Frame, Message};
+use dlog_proto::{NodeId, PartitionUid, Time};
+use tokio::sync::Notify;
+
+use super::accumulator::{Accumulator, Closed};
+use super::ack::{Ack, BatchState};
+use super::core::{AppendCore, AppendFailure, AppendSettings, Output};
+use crate::clock::{now, now_ms, sleep_until};
+use crate::directory::Directory;
+use crate::error::ClientError;
+
+/// How appends are made.
+#[derive(Debug, Clone)]
+pub struct AppendOptions {
+    pub compression: Compression,
+    /// How long a record may wait for others to share its batch. Zero: only while batches before it are on their way.
+    pub linger: Duration,
+    /// Longest batch, in bytes before compression.
+    pub batch_len_max: usize,
+    /// Records that are not acknowledged, in bytes; above it, [`append`](super::Appender::append) waits.
+    pub window_bytes_max: usize,
+    /// How long until a record that cannot be stored fails.
+    pub delivery_timeout: Duration,
+    /// Copies to wait for, if not the log's write quorum.
+    pub acks: Acks,
+    /// Answer with offsets always, waiting for recovery if need be.
+    pub with_offset: bool,
+}
+
+impl Default for AppendOptions {
+    fn default() -> Self {
+        Self {
+            compression: Compression::None,
+            linger: Duration::ZERO,
+            batch_len_max: 256 << 10,
+            window_bytes_max: 32 << 20,
+            delivery_timeout: Duration::from_secs(120),
+            acks: Acks::Quorum,
+            with_offset: false,
+        }
+    }
+}
+
+/// What the appending side and the partition's task share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    options: AppendOptions,
+    accumulator: Mutex<Accumulator>,
+    /// Bytes of records that are not acknowledged.
+    in_window: AtomicUsize,
+    /// Nobody can append any more.
+    closed: AtomicBool,
+    work: Notify,
+    /// The window has room again, or is empty.
+    space: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(options: AppendOptions) -> Self {
+        let accumulator = Mutex::new(Accumulator::new(options.batch_len_max));
+        let (in_window, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { options, accumulator, in_window, closed, work: Notify::new(), space: Notify::new() }
+    }
+
+    fn accumulator(&self) -> std::sync::MutexGuard<'_, Accumulator> {
+        self.accumulator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the window has room.
+    pub(super) async fn ready(&self) {
+        self.wait_until_below(self.options.window_bytes_max).await;
+    }
+
+    /// Waits until every record has its outcome.
+    pub(super) async fn flushed(&self) {
+        self.wait_until_below(1).await;
+    }
+
+    async fn wait_until_below(&self, bytes: usize) {
+        while self.in_window.load(Ordering::Acquire) >= bytes {
+            let space = self.space.notified();
+            // It may have changed before we listened.
+            if self.in_window.load(Ordering::Acquire) < bytes {
+                return;
+            }
+            space.await;
+        }
+    }
+
+    fn give_back(&self, counted: usize) {
+        let before = self.in_window.fetch_sub(counted, Ordering::AcqRel);
+        if before >= self.options.window_bytes_max || before == counted {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Lets the partition's task end when everything has its outcome.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    pub(super) fn push(
+        &self,
+        timestamp_ms: Option<i64>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> Ack {
+        let timestamp_ms = timestamp_ms.unwrap_or_else(now_ms);
+        let (ack, len, look) = self.accumulator().push(now(), timestamp_ms, key, value, headers);
+        self.in_window.fetch_add(len, Ordering::AcqRel);
+        if look {
+            self.work.notify_one();
+        }
+        ack
+    }
+}
+
+/// A batch that was handed to the core.
+#[derive(Debug)]
+struct Sent {
+    state: Arc<BatchState>,
+    counted: usize,
+}
+
+/// An open lane to the sequencer.
+#[derive(Debug)]
+struct Link {
+    round: u32,
+    tx: LaneSender,
+    rx: LaneReceiver,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<(LaneSender, LaneReceiver), ClientError>> + Send>>;
+
+/// The task of one partition.
+pub(super) struct Producer {
+    partition: PartitionUid,
+    directory: Arc<Directory>,
+    ids: Arc<ProducerIds>,
+    shared: Arc<Shared>,
+    core: AppendCore,
+    stamp: Option<ProducerStamp>,
+    /// By the core's number.
+    sent: HashMap<u64, Sent>,
+    link: Option<Link>,
+    connecting: Option<Connecting>,
+    round: u32,
+}
+
+enum Event {
+    Work,
+    Frames(Vec<Frame>),
+    LinkLost(String),
+    Connected(Result<(LaneSender, LaneReceiver), ClientError>),
+    Time,
+    Closed,
+}
+
+impl Producer {
+    pub(super) fn new(
+        partition: PartitionUid,
+        directory: Arc<Directory>,
+        ids: Arc<ProducerIds>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let settings =
+            AppendSettings { delivery_timeout: shared.options.delivery_timeout, ..AppendSettings::default() };
+        Self {
+            partition,
+            directory,
+            ids,
+            shared,
+            core: AppendCore::new(settings),
+            stamp: None,
+            sent: HashMap::new(),
+            link: None,
+            connecting: None,
+            round: 0,
+        }
+    }
+
+    /// Runs until nobody can append any more and everything is acknowledged or has failed.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.next_event().await {
+                Event::Work | Event::Time => {}
+                Event::Frames(frames) => self.handle_frames(&frames),
+                Event::LinkLost(why) => self.handle_link_lost(why),
+                Event::Connected(connected) => self.handle_connected(connected),
+                Event::Closed => return,
+            }
+            self.core.handle_tick(now());
+            self.make_batches().await;
+            self.drain();
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let closed = self.shared.closed.load(Ordering::Acquire);
+        if closed && self.core.is_idle() && self.shared.accumulator().is_empty() {
+            return Event::Closed;
+        }
+        let timeout = self.core.next_timeout().into_iter().chain(self.linger_until()).min();
+        let (link, connecting) = (&mut self.link, &mut self.connecting);
+        tokio::select! {
+            biased;
+            event = frames(link) => event,
+            connected = connected(connecting) => Event::Connected(connected),
+            () = self.shared.work.notified() => Event::Work,
+            () = sleep_until(timeout) => Event::Time,
+        }
+    }
+
+    /// When the open batch has waited long enough, if it waits for company.
+    fn linger_until(&self) -> Option<Time> {
+        let accumulator = self.shared.accumulator();
+        let lingers = !self.shared.options.linger.is_zero() && !accumulator.is_empty() && self.core.wants_batch();
+        lingers.then(|| accumulator.opened_at + self.shared.options.linger)
+    }
+
+    /// Makes batches of what waits, as long as the core wants them.
+    async fn make_batches(&mut self) {
+        while self.core.wants_batch() {
+            let linger = self.shared.options.linger;
+            let closed = {
+                let mut accumulator = self.shared.accumulator();
+                let waits = !linger.is_zero() && !accumulator.has_full() && accumulator.opened_at + linger > now();
+                if waits { None } else { accumulator.take() }
+            };
+            let Some(closed) = closed else { return };
+            if self.stamp.is_none() {
+                match self.ids.next().await {
+                    Ok(id) => self.stamp = Some(ProducerStamp { id, epoch: 0, base_sequence: 0 }),
+                    Err(error) => {
+                        self.fail(&closed, &error);
+                        continue;
+                    }
+                }
+            }
+            self.make_batch(closed);
+        }
+    }
+
+    fn make_batch(&mut self, mut closed: Closed) {
+        let Some(stamp) = &mut self.stamp else { return };
+        let count = closed.builder.record_count();
+        let options = BatchOptions {
+            compression: self.shared.options.compression,
+            producer: Some(*stamp),
+            ..BatchOptions::default()
+        };
+        let bytes = closed.builder.finish(options).freeze();
+        stamp.base_sequence = stamp.sequence_after(count);
+        self.shared.accumulator().recycle(closed.builder);
+        let number = self.core.handle_batch(now(), bytes);
+        self.sent.insert(number, Sent { state: closed.state, counted: closed.counted });
+    }
+
+    fn fail(&self, closed: &Closed, error: &ClientError) {
+        let (after, last) = (self.shared.options.delivery_timeout, error.to_string());
+        closed.state.complete(Err(AppendFailure::TimedOut { after, last }));
+        self.shared.give_back(closed.counted);
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Connect { hint } => self.connect(hint),
+                Output::Send { round, batch, bytes } => self.send(round, batch, bytes),
+                Output::Done { batch, outcome } => self.done(batch, outcome),
+            }
+        }
+    }
+
+    fn connect(&mut self, hint: Option<NodeId>) {
+        self.link = None;
+        self.connecting = Some(Box::pin(connect(self.directory.clone(), self.partition, hint)));
+    }
+
+    fn send(&mut self, round: u32, batch: u64, bytes: Bytes) {
+        self.round = round;
+        let Some(link) = &mut self.link else { return };
+        link.round = round;
+        let Shared { options: AppendOptions { acks, with_offset, .. }, .. } = *self.shared;
+        let append = Append { partition: self.partition, acks, with_offset };
+        // A lane that is closed says so to its receiver as well.
+        let _ = link.tx.send(append.to_frame(batch, bytes.into()));
+    }
+
+    fn done(&mut self, batch: u64, outcome: Result<AppendOk, AppendFailure>) {
+        let Some(sent) = self.sent.remove(&batch) else { return };
+        if outcome.is_err() {
+            // What follows must not be taken for its continuation.
+            self.stamp = None;
+        }
+        sent.state.complete(outcome);
+        self.shared.give_back(sent.counted);
+    }
+
+    fn handle_frames(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            let answer = if Failed::is(frame) {
+                Failed::from_frame(frame).map(|failed| Err(failed.to_string()))
+            } else {
+                AppendedMessage::from_frame(frame).map(Ok)
+            };
+            match answer {
+                Ok(Ok(appended)) => self.core.handle_appended(now(), self.round, frame.corr, appended.outcome),
+                Ok(Err(why)) => self.handle_link_lost(why),
+                Err(error) => self.handle_link_lost(error.to_string()),
+            }
+        }
+    }
+
+    fn handle_link_lost(&mut self, why: String) {
+        let round = self.link.take().map_or(self.round, |link| link.round);
+        self.core.handle_disconnected(now(), round, why);
+    }
+
+    fn handle_connected(&mut self, connected: Result<(LaneSender, LaneReceiver), ClientError>) {
+        self.connecting = None;
+        match connected {
+            Ok((tx, rx)) => {
+                self.link = Some(Link { round: self.round + 1, tx, rx });
+                self.core.handle_connected(now());
+            }
+            Err(error) => self.core.handle_unreachable(now(), error.to_string()),
+        }
+    }
+}
+
+async fn frames(link: &mut Option<Link>) -> Event {
+    let Some(link) = link else { return std::future::pending().await };
+    let mut frames = Vec::new();
+    match link.rx.recv_many(&mut frames).await {
+        Ok(_) => Event::Frames(frames),
+        Err(closed) => Event::LinkLost(closed.to_string()),
+    }
+}
+
+async fn connected(connecting: &mut Option<Connecting>) -> Result<(LaneSender, LaneReceiver), ClientError> {
+    match connecting {
+        Some(connecting) => connecting.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An append lane to the partition's sequencer: to the node that somebody named, or to whom the cluster names.
+async fn connect(
+    directory: Arc<Directory>,
+    partition: PartitionUid,
+    hint: Option<NodeId>,
+) -> Result<(LaneSender, LaneReceiver), ClientError> {
+    let named = match hint {
+        Some(node) => directory.node(node).await?,
+        None => None,
+    };
+    let node = match named {
+        Some(node) => node,
+        None => directory
+            .sequencer(partition)
+            .await?
+            .ok_or_else(|| ClientError::Lost("the partition has no live sequencer right now".to_owned()))?,
+    };
+    let connection = directory.data(&node, partition.0).await?;
+    Ok(connection.open_lane(LaneKind::Append).await?.split())
+}
+
+/// Producer ids for this client's partitions.
+#[derive(Debug)]
+pub(crate) struct ProducerIds {
+    directory: Arc<Directory>,
+    left: tokio::sync::Mutex<std::ops::Range<i64>>,
+}
+
+impl ProducerIds {
+    /// Taken from the metadata tier at a time.
+    const AT_ONCE: u32 = 8;
+
+    pub(crate) fn new(directory: Arc<Directory>) -> Self {
+        Self { directory, left: tokio::sync::Mutex::new(0..0) }
+    }
+
+    async fn next(&self) -> Result<i64, ClientError> {
+        let mut left = self.left.lock().await;
+        if left.is_empty() {
+            *left = self.directory.producer_ids(Self::AT_ONCE).await?;
+        }
+        left.next().ok_or(ClientError::Closed)
+    }
+}

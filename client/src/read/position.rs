@@ -1,0 +1,137 @@
+//! Where in a partition: by name, LSN, offset or time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dlog_proto::wire::{FindTime, GetTail, Payload, ReadStatus, Tail, TimeFound};
+use dlog_proto::{
+    EpochTable, LogId, LogOffset, Lsn, MemberSet, PartitionId, PartitionUid, Quorum, ShardRef, TimestampMs,
+};
+
+use crate::directory::Directory;
+use crate::error::ClientError;
+
+/// A place in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The first record that was not trimmed.
+    Oldest,
+    /// After the last record that was acknowledged.
+    Newest,
+    Lsn(Lsn),
+    Offset(LogOffset),
+    /// The first record that was stored at or after this time, in milliseconds since 1970.
+    Time(TimestampMs),
+}
+
+/// A partition, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) log: LogId,
+    pub(crate) id: PartitionId,
+    pub(crate) uid: PartitionUid,
+}
+
+impl Partition {
+    /// The first LSN at this place.
+    pub(crate) async fn locate(
+        &self,
+        directory: &Arc<Directory>,
+        table: &EpochTable,
+        position: Position,
+    ) -> Result<Lsn, ClientError> {
+        match position {
+            Position::Oldest => Ok(oldest(table)),
+            Position::Newest => Ok(self.tail(directory).await?.acked.next()),
+            Position::Lsn(lsn) => Ok(lsn),
+            Position::Offset(offset) => self.locate_offset(directory, table, offset).await,
+            Position::Time(timestamp) => match self.find_time(directory, table, timestamp).await? {
+                Some(lsn) => Ok(lsn),
+                None => Ok(self.tail(directory).await?.acked.next()),
+            },
+        }
+    }
+
+    async fn locate_offset(
+        &self,
+        directory: &Arc<Directory>,
+        table: &EpochTable,
+        offset: LogOffset,
+    ) -> Result<Lsn, ClientError> {
+        let first = table.offset_of(oldest(table)).map_or(0, |first| first.0);
+        let end = self.tail(directory).await?.next_offset.map_or(u64::MAX, |end| end.0);
+        match table.lsn_of(offset) {
+            Some(lsn) if (first..=end).contains(&offset.0) => Ok(lsn),
+            _ => {
+                let (log, partition) = (self.log.clone(), self.id);
+                Err(ClientError::OffsetOutOfRange { log, partition, offset: offset.0, first, end })
+            }
+        }
+    }
+
+    /// Where the partition ends, as its sequencer says.
+    pub(crate) async fn tail(&self, directory: &Arc<Directory>) -> Result<Tail, ClientError> {
+        directory
+            .patiently("the partition's tail", || async {
+                let sequencer = directory.sequencer(self.uid).await?;
+                let sequencer = sequencer.ok_or_else(|| {
+                    ClientError::Lost(format!("{} partition {} has no live sequencer right now", self.log, self.id))
+                })?;
+                let control = directory.control_of(&sequencer).await?;
+                let (tail, _) = control.ask(&GetTail { partition: self.uid }, Payload::empty()).await?;
+                Ok::<Tail, ClientError>(tail)
+            })
+            .await
+    }
+
+    /// First LSN that was stored at or after `timestamp`, if there is one. Every shard of every epoch is asked; for each epoch an
+    /// f-majority must answer.
+    async fn find_time(
+        &self,
+        directory: &Arc<Directory>,
+        table: &EpochTable,
+        timestamp: TimestampMs,
+    ) -> Result<Option<Lsn>, ClientError> {
+        let members = table.epochs.iter().flat_map(|e| (0..e.nodeset.len()).map(|m| e.nodeset.shard_ref(m)));
+        let mut answers: BTreeMap<ShardRef, Option<Lsn>> = BTreeMap::new();
+        for shard in members.collect::<std::collections::BTreeSet<_>>() {
+            if let Ok(lsn) = self.find_time_on(directory, shard, oldest(table), timestamp).await {
+                answers.insert(shard, lsn);
+            }
+        }
+        for entry in &table.epochs {
+            let answered: MemberSet =
+                (0..entry.nodeset.len()).filter(|m| answers.contains_key(&entry.nodeset.shard_ref(*m))).collect();
+            if !Quorum::new(&entry.nodeset, &entry.replication).is_f_majority(answered) {
+                let (answered, of) = (answered.len(), entry.nodeset.len());
+                return Err(ClientError::Lost(format!("only {answered} of {of} shards of {} answered", entry.epoch)));
+            }
+        }
+        Ok(answers.into_values().flatten().min())
+    }
+
+    async fn find_time_on(
+        &self,
+        directory: &Arc<Directory>,
+        shard: ShardRef,
+        from: Lsn,
+        timestamp: TimestampMs,
+    ) -> Result<Option<Lsn>, ClientError> {
+        let node = directory.node(shard.shard.node).await?;
+        let node = node.ok_or_else(|| ClientError::Lost(format!("{} is down", shard.shard.node)))?;
+        let control = directory.control_of(&node).await?;
+        let ShardRef { shard, incarnation } = shard;
+        let find = FindTime { shard, incarnation, partition: self.uid, from, timestamp };
+        let (found, _) = control.ask::<_, TimeFound>(&find, Payload::empty()).await?;
+        match found.status {
+            ReadStatus::Ok => Ok(found.lsn),
+            refused => Err(ClientError::Lost(format!("{shard}: {refused}"))),
+        }
+    }
+}
+
+/// The first LSN that may be there.
+fn oldest(table: &EpochTable) -> Lsn {
+    let first = table.epochs.first().map_or(Lsn::FIRST, |e| Lsn::new(e.epoch, dlog_proto::Esn(1)));
+    first.max(table.trim.next())
+}
