@@ -137,7 +137,18 @@ pub struct Incarnation(pub u32);
 
 /// A shard, and the disk behind it that is meant.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize, SerdeSerialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Archive,
+    Serialize,
+    Deserialize,
+    SerdeSerialize,
     SerdeDeserialize,
 )]
 pub struct ShardRef {

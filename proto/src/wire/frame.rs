@@ -156,9 +156,12 @@ impl Frame {
 #[derive(Debug)]
 pub struct FrameDecoder {
     limits: FrameLimits,
+    /// The frame at the front of the buffer, once its header and body are there and their checksum holds.
+    checked: Option<Head>,
 }
 
 /// The part of a header that says what follows.
+#[derive(Debug)]
 struct Head {
     kind: u8,
     body_version: u8,
@@ -168,40 +171,44 @@ struct Head {
     corr: u64,
 }
 
+/// Memory is taken for a frame that is still arriving in steps of this length: what its header claims is not believed before
+/// the bytes are there.
+const RESERVE_LEN: usize = 1 << 20;
+
 impl FrameDecoder {
     pub fn new(limits: FrameLimits) -> Self {
-        Self { limits }
+        Self { limits, checked: None }
     }
 
     /// Takes the next whole frame out of `buffer`. `Ok(None)` if more bytes are needed; then `buffer` has room reserved for
-    /// the rest of a frame whose header is there, so that a long payload is not moved while it arrives.
-    pub fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some(head) = self.head(buffer)? else { return Ok(None) };
+    /// more of the frame, so that a long payload is not moved with every piece that arrives.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        if self.checked.is_none() {
+            self.checked = self.check(buffer)?;
+        }
+        let Some(head) = &self.checked else { return Ok(None) };
         let whole = head.header_len + head.body_len + head.payload_len;
-        if buffer.len() < head.header_len + head.body_len {
-            buffer.reserve(whole - buffer.len());
-            return Ok(None);
-        }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&buffer[..HEADER_LEN - 4]);
-        crc.update(&buffer[head.header_len..head.header_len + head.body_len]);
-        if crc.finalize() != u32::from_le_bytes(buffer[HEADER_LEN - 4..HEADER_LEN].try_into().expect("four bytes")) {
-            return Err(FrameError::Crc);
-        }
         if buffer.len() < whole {
-            buffer.reserve(whole - buffer.len());
+            buffer.reserve((whole - buffer.len()).min(RESERVE_LEN.max(buffer.len())));
             return Ok(None);
         }
+        let Some(head) = self.checked.take() else { return Ok(None) };
         let mut bytes = buffer.split_to(whole).freeze();
         bytes.advance(head.header_len);
         let body = bytes.split_to(head.body_len);
-        Ok(Some(Frame {
-            kind: head.kind,
-            body_version: head.body_version,
-            corr: head.corr,
-            body,
-            payload: bytes.into(),
-        }))
+        let Head { kind, body_version, corr, .. } = head;
+        Ok(Some(Frame { kind, body_version, corr, body, payload: bytes.into() }))
+    }
+
+    /// The head of the frame that `buffer` begins with, if it is there with its body and their checksum holds.
+    fn check(&self, buffer: &[u8]) -> Result<Option<Head>, FrameError> {
+        let Some(head) = self.head(buffer)? else { return Ok(None) };
+        let Some(body) = buffer.get(head.header_len..head.header_len + head.body_len) else { return Ok(None) };
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&buffer[..HEADER_LEN - 4]);
+        crc.update(body);
+        let stored = u32::from_le_bytes(buffer[HEADER_LEN - 4..HEADER_LEN].try_into().expect("four bytes"));
+        if crc.finalize() == stored { Ok(Some(head)) } else { Err(FrameError::Crc) }
     }
 
     fn head(&self, buffer: &[u8]) -> Result<Option<Head>, FrameError> {
@@ -288,7 +295,7 @@ mod tests {
 
     #[test]
     fn another_protocol_is_told_from_its_first_two_bytes() {
-        let decoder = FrameDecoder::new(FrameLimits::DEFAULT);
+        let mut decoder = FrameDecoder::new(FrameLimits::DEFAULT);
         let error = decoder.decode(&mut BytesMut::from(&b"GET / HTTP/1.1"[..])).unwrap_err();
         assert_eq!(error, FrameError::Magic(u16::from_le_bytes(*b"GE")));
         assert!(decoder.decode(&mut BytesMut::from(&b"\x16\x03"[..])).is_err());
@@ -296,8 +303,8 @@ mod tests {
 
     #[test]
     fn what_is_too_long_of_another_version_or_damaged_is_refused_before_it_is_believed() {
-        let decoder = FrameDecoder::new(FrameLimits { body_len_max: 8, payload_len_max: 8 });
-        let refused = |mut bytes: BytesMut| decoder.decode(&mut bytes).unwrap_err();
+        let limits = FrameLimits { body_len_max: 8, payload_len_max: 8 };
+        let refused = |mut bytes: BytesMut| FrameDecoder::new(limits).decode(&mut bytes).unwrap_err();
         let good = encode(&frame(b"body", b"payload"));
         let with = |at: usize, value: u8| {
             let mut bytes = good.clone();
@@ -310,7 +317,10 @@ mod tests {
         assert_eq!(refused(with(8, 9)), FrameError::TooLong { part: "body", len: 9, max: 8 });
         assert_eq!(refused(with(15, 0xff)), FrameError::TooLong { part: "payload", len: 0xff00_0007, max: 8 });
         assert_eq!(refused(with(33, b'x')), FrameError::Crc);
-        assert!(decoder.decode(&mut with(5, 0x01)).is_err(), "a harmless flag is still under the checksum");
+        assert!(
+            FrameDecoder::new(limits).decode(&mut with(5, 0x01)).is_err(),
+            "a harmless flag is still under the checksum"
+        );
     }
 
     proptest! {
@@ -320,7 +330,7 @@ mod tests {
         ) {
             let frames: Vec<_> = bodies.iter().map(|b| frame(b, &b.repeat(2))).collect();
             let stream: Vec<u8> = frames.iter().flat_map(|f| encode(f).to_vec()).collect();
-            let decoder = FrameDecoder::new(FrameLimits::DEFAULT);
+            let mut decoder = FrameDecoder::new(FrameLimits::DEFAULT);
             let (mut buffer, mut decoded) = (BytesMut::new(), Vec::new());
             for piece in stream.chunks(step) {
                 buffer.put_slice(piece);
@@ -338,11 +348,11 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let decoder = FrameDecoder::new(FrameLimits::DEFAULT);
+            let mut decoder = FrameDecoder::new(FrameLimits::DEFAULT);
             let _ = decoder.decode(&mut BytesMut::from(&bytes[..]));
             let mut framed = BytesMut::from(&[0x06, 0xd1, 1][..]);
             framed.put_slice(&bytes);
-            let _ = decoder.decode(&mut framed);
+            let _ = FrameDecoder::new(FrameLimits::DEFAULT).decode(&mut framed);
         }
     }
 }

@@ -91,6 +91,12 @@ pub enum RaftRpc {
     Vote = 1,
     Append = 2,
     Snapshot = 3,
+    /// How far is your log? Asked by a voter that starts without one.
+    Status = 4,
+    /// A command on its way to the leader.
+    Propose = 5,
+    /// Up to where must a read see everything? Asked of the leader.
+    ReadIndex = 6,
 }
 
 /// openraft's answer is the payload.
