@@ -207,7 +207,9 @@ impl PartitionSequencer {
         if depends && queue || self.succession != Succession::None {
             return self.wait(now, request, header);
         }
-        self.admit(now, request, &header);
+        if let Some(request) = self.admit(request, &header) {
+            self.wait(now, request, header);
+        }
     }
 
     fn wait(&mut self, now: Time, request: AppendRequest, header: BatchHeader) {
@@ -227,19 +229,18 @@ impl PartitionSequencer {
         AppendError::Recovering { reason, retry_after_ms: 100 }
     }
 
-    /// Takes a batch whose past is known, or does not matter.
-    fn admit(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) {
-        let Some(batch) = producer_batch(header) else {
-            self.append(now, request, header);
-            return;
-        };
+    /// Takes a batch whose past is known, or does not matter. Gives it back if it has to wait for a new epoch.
+    fn admit(&mut self, request: AppendRequest, header: &BatchHeader) -> Option<AppendRequest> {
+        let Some(batch) = producer_batch(header) else { return self.append(request, header).err() };
         match self.producers.admit(&batch) {
-            Admission::New => {
-                if let Some(esn) = self.append(now, request, header) {
+            Admission::New => match self.append(request, header) {
+                Ok(Some(esn)) => {
                     self.producers.note(&batch, Lsn::new(self.epoch, esn), self.now_ms);
                     self.snapshot.dirty = true;
                 }
-            }
+                Ok(None) => {}
+                Err(request) => return Some(request),
+            },
             Admission::Duplicate(stored) => self.answer_duplicate(&request, stored),
             Admission::OutOfOrder { expected } => {
                 let (producer, found) = (batch.producer, batch.first_sequence);
@@ -252,10 +253,11 @@ impl PartitionSequencer {
                 self.refuse(request.token, AppendError::UnknownProducer { producer: batch.producer });
             }
         }
+        None
     }
 
-    /// Hands a batch to the epoch. Its first ESN, if it was taken.
-    fn append(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) -> Option<Esn> {
+    /// Hands a batch to the epoch. Its first ESN, unless it was refused; the batch itself, if the epoch is full.
+    fn append(&mut self, request: AppendRequest, header: &BatchHeader) -> Result<Option<Esn>, AppendRequest> {
         let (token, acks) = (request.token, request.acks);
         let timestamps = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
         let waiter = |esn| Some(Waiter { token, acks, esn, append_time: -1, duplicate: false });
@@ -263,16 +265,20 @@ impl PartitionSequencer {
         match self.appender.handle_append(request.batch.clone(), header.span(), timestamps, waiter) {
             Ok(esn) => {
                 self.snapshot.bytes += len;
-                Some(esn)
+                Ok(Some(esn))
+            }
+            Err(Refusal::EpochFull) if header.span() > self.settings.esn_max.0 => {
+                let reason = format!("it has {} records, and an epoch takes {}", header.span(), self.settings.esn_max);
+                self.refuse(token, AppendError::Invalid { reason });
+                Ok(None)
             }
             Err(Refusal::EpochFull) => {
                 self.succession = Succession::Draining(NewEpochReason::EpochFull);
-                self.wait(now, request, *header);
-                None
+                Err(request)
             }
             Err(refusal @ Refusal::Overloaded) => {
                 self.refuse(token, refusal.into());
-                None
+                Ok(None)
             }
         }
     }
@@ -472,19 +478,20 @@ impl PartitionSequencer {
     }
 
     fn take_waiting(&mut self, now: Time) {
-        let goes_on = matches!(self.past, Past::Ready) && self.succession == Succession::None;
-        while let Some(first) = self.waiting.front() {
-            if !goes_on && first.until > now {
-                break;
-            }
-            let Waiting { request, header, .. } = self.waiting.pop_front().expect("it is the front");
-            self.waiting_bytes -= request.batch.len();
-            if goes_on {
-                self.admit(now, request, &header);
-            } else {
+        loop {
+            let goes_on = matches!(self.past, Past::Ready) && self.succession == Succession::None;
+            let Some(Waiting { request, header, until }) = self.waiting.pop_front_if(|w| goes_on || w.until <= now) else {
+                return;
+            };
+            let len = request.batch.len();
+            if !goes_on {
                 let error = self.recovering();
                 self.refuse(request.token, error);
+            } else if let Some(request) = self.admit(request, &header) {
+                self.waiting.push_front(Waiting { request, header, until });
+                return;
             }
+            self.waiting_bytes -= len;
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct ProducerLoad {
 enum Snapshot {
     /// Wanted from whoever has it; who was asked, and when.
     Wanted { position: Lsn, asked: Option<(ShardRef, Time)> },
-    /// Everything up to this position is in the table.
+    /// Everything below this position is in the table.
     Known { position: Lsn },
 }
 
@@ -91,23 +91,19 @@ impl ProducerLoad {
 
     /// Asks whoever has to be asked. The table, once enough have answered.
     pub(crate) fn pump(&mut self, now: Time) -> Option<ProducerTable> {
-        match self.snapshot {
-            Snapshot::Wanted { position, asked } => {
-                self.ask_snapshot(now, position, asked);
-                None
-            }
-            Snapshot::Known { position } => {
-                if self.epochs_after(position).all(|entry| self.is_read(entry)) {
-                    return Some(std::mem::take(&mut self.table));
-                }
-                self.ask_producers(now, position);
-                None
-            }
+        if let Snapshot::Wanted { position, asked } = self.snapshot {
+            self.ask_snapshot(now, position, asked);
         }
+        let Snapshot::Known { position } = self.snapshot else { return None };
+        if self.epochs_after(position).all(|entry| self.is_read(entry)) {
+            return Some(std::mem::take(&mut self.table));
+        }
+        self.ask_producers(now, position);
+        None
     }
 
     fn epochs_after(&self, position: Lsn) -> impl Iterator<Item = &EpochEntry> {
-        let has_more = move |e: &&EpochEntry| e.end.is_some_and(|end| Lsn::new(e.epoch, end.last_esn) > position);
+        let has_more = move |e: &&EpochEntry| e.end.is_some_and(|end| Lsn::new(e.epoch, end.last_esn) >= position);
         self.epochs.iter().filter(has_more)
     }
 
@@ -189,9 +185,9 @@ impl ProducerLoad {
         let found = block.filter(|b| b.header().kind == BlockKind::ProducerSnapshot);
         let table = found.as_ref().and_then(|b| ProducerTable::decode(&b.body()).ok());
         match (found, table) {
-            // An older one than was told of would do as well, with more epochs to read; a newer one cannot lie beyond the ends.
-            (Some(block), Some(table)) if block.header().last_lsn() >= *position => {
-                self.snapshot = Snapshot::Known { position: block.header().last_lsn() };
+            // An older one would do as well, with more to read; but this one was told of.
+            (Some(block), Some(table)) if block.header().first_lsn() >= *position => {
+                self.snapshot = Snapshot::Known { position: block.header().first_lsn() };
                 self.table = table;
             }
             _ => {

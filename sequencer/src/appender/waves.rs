@@ -185,13 +185,16 @@ impl Appender {
         }
     }
 
-    /// A connection to a member was lost: whatever was asked of it may not have arrived.
+    /// A connection to a member was lost: whatever was asked of it may not have arrived, and what it had only cached it may not
+    /// tell of when it is flushed, or never flush.
     pub(crate) fn handle_disconnected(&mut self, now: Time, member: usize) {
         self.health.set_connected(member, false);
         for at in 0..self.window.len() {
             let block = &mut self.window[at];
-            if block.asked.contains(member) {
+            let cached = block.current.contains(member) && !block.flushed.contains(member);
+            if block.asked.contains(member) || cached {
                 block.asked.remove(member);
+                block.current.remove(member);
                 self.reconsider(at, now);
             }
         }

@@ -21,9 +21,9 @@ use dlog_proto::wire::{
 };
 use dlog_proto::{Epoch, Esn, Incarnation, Lsn, PartitionUid, ShardId};
 
-pub use self::partition::PartitionState;
-pub use self::read_stream::{ReadOutput, ReadStream};
 use self::partition::Admitted;
+pub use self::partition::PartitionState;
+pub use self::read_stream::{ReadOutput, ReadStream, Readable};
 use self::replies::{Due, Replies, Reply};
 use crate::entry::{Entry, EntrySeq, PartitionImage, PartitionMeta};
 
@@ -37,12 +37,28 @@ pub enum Output {
     /// Read this partition's image; the answer comes through [`ShardCore::handle_loaded`].
     Load(PartitionUid),
     /// Queue this entry. Entries are numbered from 1 in the order in which they are handed out.
-    Submit { seq: EntrySeq, entry: Entry, sync: bool },
-    Stored { to: Asker, answer: StoreAnswer },
-    Flushed { to: Asker, flushed: Flushed },
-    Sealed { to: Asker, answer: SealedPartition },
+    Submit {
+        seq: EntrySeq,
+        entry: Entry,
+        sync: bool,
+    },
+    Stored {
+        to: Asker,
+        answer: StoreAnswer,
+    },
+    Flushed {
+        to: Asker,
+        flushed: Flushed,
+    },
+    Sealed {
+        to: Asker,
+        answer: SealedPartition,
+    },
     /// More of this partition may be read.
-    Released { partition: PartitionUid, released: Lsn },
+    Released {
+        partition: PartitionUid,
+        released: Lsn,
+    },
 }
 
 /// Something that waits for its partition to be loaded.
@@ -155,7 +171,8 @@ impl ShardCore {
 
     /// What the disk has of a partition that was asked for; `None` if it knows nothing of it.
     pub fn handle_loaded(&mut self, partition: PartitionUid, image: Option<PartitionImage>) {
-        let state = image.map_or_else(|| PartitionState::new(PartitionMeta::new(partition)), PartitionState::from_image);
+        let state =
+            image.map_or_else(|| PartitionState::new(PartitionMeta::new(partition)), PartitionState::from_image);
         let released = state.released();
         let Some(Slot::Loading(waiting)) = self.partitions.insert(partition, Slot::Loaded(Box::new(state))) else {
             unreachable!("only what was asked for is loaded")

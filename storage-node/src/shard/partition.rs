@@ -35,6 +35,7 @@ pub(super) enum Admitted {
 pub struct PartitionState {
     meta: PartitionMeta,
     marks: Marks,
+    /// Position of the newest producer snapshot: everything below it is in it.
     snapshot: Option<Lsn>,
     /// By first LSN: blocks of epochs whose ends are not known, above their settled marks.
     unsettled: BTreeMap<Lsn, Held>,
@@ -106,7 +107,7 @@ impl PartitionState {
     ) -> Result<Admitted, StoreRefusal> {
         self.check(mode, header.epoch, header.last_esn())?;
         if header.kind == BlockKind::ProducerSnapshot {
-            self.snapshot = self.snapshot.max(Some(header.last_lsn()));
+            self.snapshot = self.snapshot.max(Some(header.first_lsn()));
             return Ok(Admitted::Block);
         }
         self.note_marks(mode, header.epoch, placement);
@@ -292,7 +293,12 @@ mod tests {
         EpochEnd { epoch: Epoch(epoch), last_esn: Esn(last_esn), authoritative: true }
     }
 
-    fn store(state: &mut PartitionState, mode: StoreMode, h: &BlockHeader, wave: u32) -> Result<Admitted, StoreRefusal> {
+    fn store(
+        state: &mut PartitionState,
+        mode: StoreMode,
+        h: &BlockHeader,
+        wave: u32,
+    ) -> Result<Admitted, StoreRefusal> {
         let writer = match mode {
             StoreMode::Recovery { recoverer } => recoverer.0,
             _ => h.epoch.0,
@@ -307,7 +313,11 @@ mod tests {
         assert_eq!(state.seal(Epoch(3)), Ok(()));
         assert_eq!(state.seal(Epoch(2)), Err(Epoch(3)));
         assert_eq!(store(&mut state, APPEND, &header(2, 1, 1), 1), Err(StoreRefusal::Sealed(Epoch(3))));
-        assert_eq!(store(&mut state, APPEND, &header(3, 1, 1), 1), Ok(Admitted::Block), "the sealing epoch itself writes");
+        assert_eq!(
+            store(&mut state, APPEND, &header(3, 1, 1), 1),
+            Ok(Admitted::Block),
+            "the sealing epoch itself writes"
+        );
         let recovery = |recoverer| StoreMode::Recovery { recoverer: Epoch(recoverer) };
         assert_eq!(store(&mut state, recovery(2), &header(1, 3, 1), 1), Err(StoreRefusal::Sealed(Epoch(3))));
         assert_eq!(store(&mut state, recovery(3), &header(1, 3, 1), 1), Ok(Admitted::Block));
@@ -327,7 +337,11 @@ mod tests {
         for mode in [StoreMode::Recovery { recoverer: Epoch(9) }, StoreMode::Rebuild] {
             assert_eq!(store(&mut state, mode, &header(1, 5, 4), 2), Err(StoreRefusal::BeyondEnd));
         }
-        assert_eq!(store(&mut state, StoreMode::Rebuild, &header(2, 1, 1), 1), Err(StoreRefusal::BeyondEnd), "undecided");
+        assert_eq!(
+            store(&mut state, StoreMode::Rebuild, &header(2, 1, 1), 1),
+            Err(StoreRefusal::BeyondEnd),
+            "undecided"
+        );
         assert!(state.sealed_state(&[Epoch(1)]).epochs[0].blocks.is_empty());
     }
 

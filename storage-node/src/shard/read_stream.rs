@@ -22,7 +22,13 @@ pub enum ReadOutput {
     Block(ReadBlock, Block),
     Claim(ReadClaim),
     /// Read this part of the partition; the answer comes through [`ReadStream::handle_chunk`].
-    Read { version: u32, partition: PartitionUid, from: Lsn, upto: Lsn, len_max: usize },
+    Read {
+        version: u32,
+        partition: PartitionUid,
+        from: Lsn,
+        upto: Lsn,
+        len_max: usize,
+    },
 }
 
 /// What the shard knows of the partition.

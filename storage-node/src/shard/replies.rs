@@ -72,7 +72,8 @@ impl Replies {
 
     /// The next reply that is due, and the entry it waited for.
     pub(super) fn pop_due(&mut self) -> Option<(EntrySeq, Reply)> {
-        let (seq, reply) = pop(&mut self.on_durable, self.durable).or_else(|| pop(&mut self.on_written, self.written))?;
+        let (seq, reply) =
+            pop(&mut self.on_durable, self.durable).or_else(|| pop(&mut self.on_written, self.written))?;
         if let Reply::Release(release) = &reply
             && self.releases.get(&release.partition) == Some(&seq)
         {

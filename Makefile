@@ -1,0 +1,58 @@
+# `make` lists what it can do. ARGS are passed on: make run ARGS='--node-id 2'
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix bench cluster sim acceptance ci setup clean
+
+# C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
+ifneq ($(shell command -v ccache 2>/dev/null),)
+ifeq ($(origin CC),default)
+export CC := ccache cc
+endif
+ifeq ($(origin CXX),default)
+export CXX := ccache c++
+endif
+endif
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DLOG := $(TARGET_DIR)/release/dlog
+
+help: ## list what can be done
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## build and run one node, its data in ./dlog-data
+	cargo run --release -p dlog -- $(ARGS)
+
+test: setup ## run all tests
+	cargo test --workspace $(ARGS)
+
+check: setup ## check format and lints; changes nothing
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fix: setup ## format, and mend what the lints can mend
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+bench: setup ## measure, as in: make bench ARGS='append'
+	cargo run --release -p dlog -- bench $(ARGS)
+
+cluster: setup ## run three nodes on this machine, their data in ./data1 to ./data3
+	cargo build --release -p dlog
+	scripts/cluster $(DLOG)
+
+sim: setup ## run the simulator, as in: make sim ARGS='--help'
+	cargo run --release -p dlog-sim -- $(ARGS)
+
+acceptance: setup ## build, and use the result as a user would
+	cargo build --release -p dlog
+	tests/acceptance.sh $(DLOG)
+
+ci: ## everything that must pass before a change lands
+	.ci/run
+
+setup: ## install what is missing to build (the others do it too)
+	@scripts/setup
+
+clean: ## remove what was built; data stays
+	cargo clean

@@ -1,0 +1,60 @@
+//! What an actor of the simulation has at hand while it handles something: the time, dice, and ways to have effects.
+
+use std::time::Duration;
+
+use dlog_proto::{Time, TimestampMs};
+
+use crate::history::History;
+use crate::message::{Lane, Message};
+use crate::network::Address;
+use crate::seed::Streams;
+use crate::shard::ShardTimer;
+
+/// An effect, to be carried out by the world when the actor is done.
+#[derive(Debug)]
+pub enum Effect {
+    Send {
+        to: Address,
+        lane: Lane,
+        message: Message,
+    },
+    ShardTimer {
+        shard: u16,
+        after: Duration,
+        timer: ShardTimer,
+    },
+    /// Something went wrong that must not: the run has failed.
+    Violation(String),
+}
+
+pub struct Context<'a> {
+    pub now: Time,
+    pub now_ms: TimestampMs,
+    pub me: Address,
+    pub rng: &'a mut Streams,
+    pub history: &'a mut History,
+    pub sync_max: Duration,
+    pub effects: &'a mut Vec<Effect>,
+    /// Whom this actor has a connection to.
+    pub is_up: &'a dyn Fn(Address) -> bool,
+}
+
+impl Context<'_> {
+    pub fn send(&mut self, to: Address, lane: Lane, message: Message) {
+        self.effects.push(Effect::Send { to, lane, message });
+    }
+
+    pub fn shard_timer(&mut self, shard: u16, after: Duration, timer: ShardTimer) {
+        self.effects.push(Effect::ShardTimer { shard, after, timer });
+    }
+
+    pub fn violation(&mut self, what: impl Into<String>) {
+        self.effects.push(Effect::Violation(what.into()));
+    }
+
+    /// How long a sync takes this time.
+    pub fn sync_latency(&mut self) -> Duration {
+        let max = self.sync_max.as_micros() as u64;
+        Duration::from_micros(self.rng.disk.u64(100..=max.max(100)))
+    }
+}

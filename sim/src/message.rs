@@ -1,0 +1,74 @@
+//! What travels in the simulation: the domain messages of `proto`, without their encoding.
+
+use bytes::Bytes;
+use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::block::Block;
+use dlog_proto::producer::ProducerTable;
+use dlog_proto::wire::{
+    Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
+    ReadProducers, ReadStarted, Release, Seal, Sealed, StartRead, Store, StoreAnswer,
+};
+use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef};
+
+/// Messages of one lane arrive in order; those of different lanes do not wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    Control,
+    Append(PartitionUid),
+    Store,
+    Read(ShardId),
+}
+
+#[derive(Debug)]
+pub enum Message {
+    Append {
+        partition: PartitionUid,
+        round: u32,
+        batch: u64,
+        bytes: Bytes,
+    },
+    Appended {
+        partition: PartitionUid,
+        round: u32,
+        batch: u64,
+        outcome: Result<AppendOk, AppendError>,
+    },
+
+    Store(Store, Block),
+    Amend(Amend),
+    Seal(Seal),
+    Release(Release),
+    Fetch(FetchBlock),
+    ReadProducers(ReadProducers),
+    Stored(StoreAnswer),
+    Flushed(ShardId, Flushed),
+    Sealed(Sealed),
+    Fetched(FetchedBlock, ShardRef, Option<Block>),
+    ProducersRead(ProducersRead, Option<ProducerTable>),
+
+    StartRead(StartRead),
+    StopRead(ShardId),
+    ReadStarted(ReadStarted),
+    ReadBlock(ShardId, ReadBlock, Block),
+    ReadClaim(ShardId, ReadClaim),
+
+    Propose {
+        request: RequestId,
+        command: Command,
+    },
+    Proposed {
+        request: RequestId,
+        state: Box<State>,
+        response: Response,
+    },
+    /// The metadata tier tells a node how things stand.
+    View {
+        state: Box<State>,
+        alive: Vec<(NodeId, ProcessId)>,
+    },
+    /// A client wants to know who sequences a partition.
+    WhoSequences(PartitionUid),
+    Sequences(PartitionUid, Option<NodeId>),
+    WantTable(PartitionUid),
+    Table(Box<EpochTable>),
+}

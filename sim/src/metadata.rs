@@ -1,0 +1,103 @@
+//! The metadata tier, simulated as one service around the production state machine: what Raft makes of several voters. It
+//! may be away for a while; what it has answered, it keeps.
+
+use std::collections::BTreeMap;
+
+use dlog_metadata::state::{Command, CreateLog, InitCluster, LogAttributes, Response, State};
+use dlog_proto::{ClusterId, LogId, NodeId, PartitionUid, ProcessId};
+
+use crate::context::Context;
+use crate::message::{Lane, Message};
+use crate::network::Address;
+
+#[derive(Debug)]
+pub struct Metadata {
+    pub state: State,
+    /// Processes that are believed to live.
+    pub alive: BTreeMap<NodeId, ProcessId>,
+    pub available: bool,
+    /// Something changed that nodes have to be told.
+    pub changed: bool,
+}
+
+impl Metadata {
+    pub fn new(cluster: ClusterId) -> Self {
+        let mut state = State::default();
+        state.apply(1, None, Command::InitCluster(InitCluster { cluster, created_ms: 0 }));
+        Self { state, alive: BTreeMap::new(), available: true, changed: false }
+    }
+
+    fn apply(&mut self, request: Option<dlog_proto::RequestId>, command: Command) -> Response {
+        let revision = self.state.revision() + 1;
+        self.changed = true;
+        self.state.apply(revision, request, command)
+    }
+
+    /// Makes a log, before the run begins.
+    ///
+    /// # Panics
+    /// If it cannot be made: the run was drawn wrongly.
+    pub fn create_log(&mut self, name: &str, partitions: u32, attributes: LogAttributes) -> Vec<PartitionUid> {
+        let log = LogId::new("sim", name).expect("a legal name");
+        let create = Command::CreateLog(CreateLog { log, partitions, attributes, created_ms: 0 });
+        match self.apply(None, create) {
+            Response::CreateLog(Ok(made)) => {
+                (0..u64::from(made.partitions)).map(|i| PartitionUid(made.first_partition.0 + i)).collect()
+            }
+            other => panic!("the log could not be made: {other:?}"),
+        }
+    }
+
+    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        if !self.available {
+            return;
+        }
+        match message {
+            Message::Propose { request, command } => {
+                if let Command::RegisterNode(register) = &command {
+                    self.alive.insert(register.node, register.process);
+                }
+                let response = self.apply(Some(request), command);
+                if let Err(why) = self.state.check_invariants() {
+                    cx.violation(why);
+                }
+                let state = Box::new(self.state.clone());
+                cx.send(from, Lane::Control, Message::Proposed { request, state, response });
+            }
+            Message::WhoSequences(partition) => {
+                let newest = self.state.partition(partition).and_then(|p| p.newest());
+                let live = newest.filter(|(_, node, process)| self.alive.get(node) == Some(process));
+                let sequences = Message::Sequences(partition, live.map(|(_, node, _)| node));
+                cx.send(from, Lane::Control, sequences);
+            }
+            Message::WantTable(partition) => {
+                if let Some(table) = self.state.table(partition) {
+                    cx.send(from, Lane::Control, Message::Table(Box::new(table)));
+                }
+            }
+            other => unreachable!("not for the metadata tier: {other:?}"),
+        }
+    }
+
+    /// A process is believed to be gone.
+    pub fn handle_gone(&mut self, node: NodeId, process: ProcessId) {
+        if self.alive.get(&node) == Some(&process) {
+            self.alive.remove(&node);
+            self.changed = true;
+        }
+    }
+
+    /// A process is believed to live after all.
+    pub fn handle_back(&mut self, node: NodeId, process: ProcessId) {
+        let registered = self.state.node(node).is_some_and(|info| info.process == process);
+        if registered && self.alive.insert(node, process) != Some(process) {
+            self.changed = true;
+        }
+    }
+
+    /// What nodes are told.
+    pub fn view(&self) -> Message {
+        let alive = self.alive.iter().map(|(node, process)| (*node, *process)).collect();
+        Message::View { state: Box::new(self.state.clone()), alive }
+    }
+}

@@ -1,0 +1,181 @@
+//! A simulated reader: one partition, the production reader core; every record is compared with all that was ever read.
+
+use std::collections::BTreeSet;
+
+use dlog_client::read::core::{Item, Output, ReaderCore, ReaderSettings};
+use dlog_proto::block::Block;
+use dlog_proto::record;
+use dlog_proto::{EpochTable, LogOffset, Lsn, PartitionUid, ShardId, ShardRef, Time};
+
+use crate::context::Context;
+use crate::history::Payload;
+use crate::invariants;
+use crate::message::{Lane, Message};
+use crate::network::Address;
+
+#[derive(Debug)]
+pub struct Reader {
+    pub partition: PartitionUid,
+    core: Option<ReaderCore>,
+    from: Lsn,
+    open: BTreeSet<ShardRef>,
+    /// Last record that was read.
+    pub last: Option<(Lsn, LogOffset)>,
+    asked_table_at: Option<Time>,
+    lost: Vec<ShardRef>,
+}
+
+impl Reader {
+    pub fn new(partition: PartitionUid, from: Lsn) -> Self {
+        Self { partition, core: None, from, open: BTreeSet::new(), last: None, asked_table_at: None, lost: Vec::new() }
+    }
+
+    /// Next LSN to be read.
+    pub fn cursor(&self) -> Lsn {
+        self.core.as_ref().map_or(self.from, ReaderCore::cursor)
+    }
+
+    pub fn next_timeout(&self) -> Option<Time> {
+        let asked = self.asked_table_at.map(|at| at + std::time::Duration::from_millis(200));
+        self.core.as_ref().and_then(ReaderCore::next_timeout).into_iter().chain(asked).min()
+    }
+
+    pub fn handle_wake(&mut self, cx: &mut Context<'_>) {
+        let overdue = |at: Time| at + std::time::Duration::from_millis(200) <= cx.now;
+        if (self.core.is_none() && self.asked_table_at.is_none()) || self.asked_table_at.is_some_and(overdue) {
+            self.want_table(cx);
+        }
+        if let Some(core) = &mut self.core {
+            core.handle_tick(cx.now);
+        }
+        self.drain(cx);
+    }
+
+    fn want_table(&mut self, cx: &mut Context<'_>) {
+        self.asked_table_at = Some(cx.now);
+        cx.send(Address::Metadata, Lane::Control, Message::WantTable(self.partition));
+    }
+
+    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        match message {
+            Message::Table(table) => self.handle_table(cx, *table),
+            Message::ReadStarted(started) => {
+                if let (Some(from), Some(core)) = (self.shard_ref(started.shard), &mut self.core) {
+                    core.handle_started(cx.now, from, &started);
+                }
+            }
+            Message::ReadBlock(shard, read, block) => {
+                if let (Some(from), Some(core)) = (self.shard_ref(shard), &mut self.core) {
+                    core.handle_block(cx.now, from, &read, block);
+                }
+            }
+            Message::ReadClaim(shard, claim) => {
+                if let (Some(from), Some(core)) = (self.shard_ref(shard), &mut self.core) {
+                    core.handle_claim(cx.now, from, &claim);
+                }
+            }
+            other => unreachable!("not for a reader: {from:?} {other:?}"),
+        }
+        self.drain(cx);
+    }
+
+    fn shard_ref(&self, shard: ShardId) -> Option<ShardRef> {
+        self.open.iter().find(|open| open.shard == shard).copied()
+    }
+
+    fn handle_table(&mut self, cx: &mut Context<'_>, table: EpochTable) {
+        self.asked_table_at = None;
+        match &mut self.core {
+            Some(core) => core.handle_table(cx.now, table),
+            None if table.epochs.is_empty() => self.asked_table_at = Some(cx.now),
+            None => {
+                let mut core = ReaderCore::new(table, self.from, Lsn::MAX, ReaderSettings::default());
+                core.handle_tick(cx.now);
+                self.core = Some(core);
+            }
+        }
+    }
+
+    pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
+        if let (Address::Server(node), false) = (peer, up) {
+            let lost: Vec<ShardRef> = self.open.iter().filter(|open| open.shard.node.0 == node).copied().collect();
+            for shard in lost {
+                self.open.remove(&shard);
+                if let Some(core) = &mut self.core {
+                    core.handle_closed(cx.now, shard);
+                }
+            }
+        }
+        self.drain(cx);
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        while let Some(output) = self.core.as_mut().and_then(ReaderCore::poll_output) {
+            match output {
+                Output::Start { to, request } => {
+                    let server = Address::Server(to.shard.node.0);
+                    if (cx.is_up)(server) {
+                        self.open.insert(to);
+                        cx.send(server, Lane::Read(to.shard), Message::StartRead(request));
+                    } else {
+                        self.lost.push(to);
+                    }
+                }
+                Output::Close(shard) => {
+                    if self.open.remove(&shard) {
+                        let server = Address::Server(shard.shard.node.0);
+                        cx.send(server, Lane::Read(shard.shard), Message::StopRead(shard.shard));
+                    }
+                }
+                Output::WantTable => self.want_table(cx),
+                Output::Item(item) => self.handle_item(cx, item),
+                Output::Done => {}
+            }
+            if let Some(core) = &mut self.core {
+                let released = core.released();
+                let history = cx.history.of(self.partition);
+                history.released = history.released.max(released);
+            }
+        }
+        for shard in std::mem::take(&mut self.lost) {
+            if let Some(core) = &mut self.core {
+                core.handle_closed(cx.now, shard);
+            }
+        }
+    }
+
+    fn handle_item(&mut self, cx: &mut Context<'_>, item: Item) {
+        match item {
+            Item::Gap { from, to, reason } => {
+                cx.violation(format!("{}: {reason:?} from {from} to {to}", self.partition));
+            }
+            Item::Block { block, from, base } => {
+                for (lsn, payload) in records(&block).filter(|(lsn, _)| *lsn >= from) {
+                    let offset = LogOffset(base.0 + u64::from(lsn.esn().0) - 1);
+                    let checked =
+                        invariants::check_read(cx.history.of(self.partition), self.last, lsn, offset, payload);
+                    if let Err(why) = checked {
+                        cx.violation(format!("{}: {why}", self.partition));
+                    }
+                    self.last = Some((lsn, offset));
+                }
+            }
+        }
+    }
+}
+
+/// The records of a block with their LSNs.
+fn records(block: &Block) -> impl Iterator<Item = (Lsn, Payload)> {
+    let epoch = block.header().epoch;
+    record::batches(block.body()).flat_map(move |batch| {
+        let batch = batch.expect("a block that was checked holds whole batches");
+        let first = batch.header().base_offset + 1;
+        let records = batch.records().expect("not compressed");
+        records.map(move |record| {
+            let record = record.expect("what was written can be read");
+            let esn = dlog_proto::Esn((first + u64::from(record.offset_delta)) as u32);
+            let payload = record.value.as_deref().and_then(Payload::decode).expect("a payload of ours");
+            (Lsn::new(epoch, esn), payload)
+        })
+    })
+}

@@ -1,0 +1,446 @@
+//! A simulated server: a process that may be killed, stopped or lose power, with the cores of a sequencer and of its shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlog_metadata::placement::sequencer_for;
+use dlog_metadata::state::{
+    Activate, Command, Decide, DecideError, Decision, MissingCopies, RecordUnderReplicated, RegisterNode, Response,
+    Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
+};
+use dlog_proto::wire::{EpochEnd, Release, Seal};
+use dlog_proto::{
+    ClusterId, End, Epoch, Esn, Location, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
+};
+use dlog_sequencer::{AppendRequest, Host, HostOutput, Output, Proposal, Settings, Token};
+use dlog_storage_node::Start;
+
+use crate::context::Context;
+use crate::message::{Lane, Message};
+use crate::network::Address;
+use crate::shard::{Medium, Shard, ShardTimer};
+
+/// How long a proposal waits for its answer before it is sent again.
+const PROPOSAL_RETRY: Duration = Duration::from_millis(150);
+
+#[derive(Debug)]
+pub struct Server {
+    pub node: NodeId,
+    pub location: Location,
+    pub media: Vec<Medium>,
+    pub boot: u128,
+    pub process: Option<Process>,
+}
+
+/// Who asked for an append.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    writer: Address,
+    partition: PartitionUid,
+    round: u32,
+    batch: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    command: Command,
+    sent_at: Time,
+}
+
+/// What lives in memory.
+#[derive(Debug)]
+pub struct Process {
+    pub id: ProcessId,
+    node: NodeId,
+    cluster: ClusterId,
+    pub host: Host,
+    pub shards: BTreeMap<u16, Shard>,
+    /// The metadata tier knows of this process.
+    registered: bool,
+    /// Messages for shards that came before.
+    early: Vec<(Address, Message)>,
+    unclean: BTreeSet<u16>,
+    start: Start,
+    state: State,
+    alive: Vec<(NodeId, ProcessId)>,
+    connected: BTreeSet<u16>,
+    origins: BTreeMap<Token, Origin>,
+    next_token: u64,
+    pending: BTreeMap<RequestId, Pending>,
+    next_request: u64,
+}
+
+impl Server {
+    /// Starts a process. What its disks say may be a violation.
+    pub fn start(&mut self, cx: &mut Context<'_>, cluster: ClusterId, settings: &Arc<Settings>) {
+        let id = ProcessId(cx.rng.cores.u128(..));
+        let start = Start { boot_id: self.boot, now_ms: cx.now_ms, random: cx.rng.cores.u64(..) };
+        let mut process = Process {
+            id,
+            node: self.node,
+            cluster,
+            host: Host::new(settings.clone(), cx.rng.cores.u64(..)),
+            shards: BTreeMap::new(),
+            registered: false,
+            early: Vec::new(),
+            unclean: BTreeSet::new(),
+            start,
+            state: State::default(),
+            alive: Vec::new(),
+            connected: BTreeSet::new(),
+            origins: BTreeMap::new(),
+            next_token: 0,
+            pending: BTreeMap::new(),
+            next_request: 0,
+        };
+        for (index, medium) in self.media.iter().enumerate() {
+            let index = index as u16;
+            let Some(incarnation) = medium.incarnation else { continue };
+            let shard = ShardId { node: self.node, shard: index };
+            match Shard::open(medium, cluster, shard, incarnation, start) {
+                Ok((opened, lost_write_cache)) => {
+                    process.shards.insert(index, opened);
+                    if lost_write_cache {
+                        process.unclean.insert(index);
+                    }
+                }
+                Err(why) => cx.violation(why),
+            }
+        }
+        self.process = Some(process);
+    }
+
+    /// Registers with the metadata tier, once it can be reached.
+    pub fn register(&mut self, cx: &mut Context<'_>) {
+        let Some(process) = &mut self.process else { return };
+        let shard = |(index, medium): (usize, &Medium)| ShardRegistration {
+            index: index as u16,
+            incarnation: medium.incarnation,
+            unclean: process.unclean.contains(&(index as u16)),
+        };
+        let shards = self.media.iter().enumerate().map(shard).collect();
+        let command = Command::RegisterNode(RegisterNode {
+            node: self.node,
+            address: format!("{}:9092", self.node),
+            http: String::new(),
+            roles: Roles::ALL,
+            location: self.location.clone(),
+            process: process.id,
+            cores: 1,
+            weight: 1,
+            shards,
+        });
+        process.propose(cx, command);
+    }
+
+    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        let Some(process) = &mut self.process else { return };
+        match message {
+            Message::Proposed { request, state, response } => {
+                if process.pending.get(&request).is_some_and(|p| matches!(p.command, Command::RegisterNode(_))) {
+                    process.pending.remove(&request);
+                    process.handle_registered(cx, &mut self.media, response);
+                } else {
+                    process.handle_proposed(cx, request, *state, response);
+                }
+            }
+            message => process.handle(cx, from, message),
+        }
+        process.pump(cx);
+    }
+
+    pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
+        if peer == Address::Metadata && up && self.process.as_ref().is_some_and(|p| !p.registered) {
+            self.register(cx);
+        }
+        let Some(process) = &mut self.process else { return };
+        match peer {
+            Address::Server(node) => process.handle_link(cx, node, up),
+            Address::Reader(_) if !up => process.shards.values_mut().for_each(|shard| shard.stop_read(peer)),
+            _ => {}
+        }
+        process.pump(cx);
+    }
+
+    pub fn handle_shard_timer(&mut self, cx: &mut Context<'_>, shard: u16, timer: ShardTimer) {
+        let Some(process) = &mut self.process else { return };
+        if let Some(shard) = process.shards.get_mut(&shard) {
+            shard.handle_timer(cx, timer);
+        }
+        process.pump(cx);
+    }
+
+    pub fn handle_wake(&mut self, cx: &mut Context<'_>) {
+        let registered = self.process.as_ref().is_some_and(|p| p.registered);
+        if let Some(process) = &mut self.process {
+            process.retry_proposals(cx);
+            process.pump(cx);
+        }
+        if !registered && self.process.as_ref().is_some_and(|p| p.pending.is_empty()) {
+            self.register(cx);
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<Time> {
+        let process = self.process.as_ref()?;
+        let proposals = process.pending.values().map(|p| p.sent_at + PROPOSAL_RETRY).min();
+        process.host.next_timeout().into_iter().chain(proposals).min()
+    }
+}
+
+impl Process {
+    fn propose(&mut self, cx: &mut Context<'_>, command: Command) {
+        self.next_request += 1;
+        let request = RequestId { process: self.id, counter: self.next_request };
+        self.pending.insert(request, Pending { command: command.clone(), sent_at: cx.now });
+        cx.send(Address::Metadata, Lane::Control, Message::Propose { request, command });
+    }
+
+    fn retry_proposals(&mut self, cx: &mut Context<'_>) {
+        for (request, pending) in &mut self.pending {
+            if pending.sent_at + PROPOSAL_RETRY <= cx.now {
+                pending.sent_at = cx.now;
+                let (request, command) = (*request, pending.command.clone());
+                cx.send(Address::Metadata, Lane::Control, Message::Propose { request, command });
+            }
+        }
+    }
+
+    fn handle_registered(&mut self, cx: &mut Context<'_>, media: &mut [Medium], response: Response) {
+        let Response::RegisterNode(Ok(registered)) = response else {
+            return cx.violation(format!("{} was not registered: {response:?}", self.node));
+        };
+        for given in registered.shards {
+            let medium = &mut media[usize::from(given.index)];
+            let shard = ShardId { node: self.node, shard: given.index };
+            if medium.incarnation.is_none() {
+                medium.incarnation = Some(given.incarnation);
+                match Shard::open(medium, self.cluster, shard, given.incarnation, self.start) {
+                    Ok((opened, _)) => drop(self.shards.insert(given.index, opened)),
+                    Err(why) => cx.violation(why),
+                }
+            }
+            if let Some(shard) = self.shards.get_mut(&given.index) {
+                shard.set_incomplete_before(given.incomplete_before);
+            }
+        }
+        self.registered = true;
+        let own: Vec<u16> = self.shards.keys().copied().collect();
+        own.into_iter()
+            .for_each(|index| self.host.handle_link(cx.now, ShardId { node: self.node, shard: index }, true));
+        for (from, message) in std::mem::take(&mut self.early) {
+            self.handle_shard_message(cx, from, message);
+        }
+    }
+
+    fn handle_link(&mut self, cx: &mut Context<'_>, node: u16, up: bool) {
+        let changed = if up { self.connected.insert(node) } else { self.connected.remove(&node) };
+        if changed {
+            self.tell_links(cx, node, up);
+        }
+    }
+
+    fn tell_links(&mut self, cx: &mut Context<'_>, node: u16, up: bool) {
+        let shards = self.state.node(NodeId(node)).map(|info| info.shards.keys().copied().collect::<Vec<_>>());
+        for shard in shards.unwrap_or_default() {
+            self.host.handle_link(cx.now, ShardId::new(node, shard), up);
+        }
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        match message {
+            Message::Append { partition, round, batch, bytes } => {
+                self.next_token += 1;
+                let token = Token(self.next_token);
+                self.origins.insert(token, Origin { writer: from, partition, round, batch });
+                let request =
+                    AppendRequest { token, acks: dlog_proto::wire::Acks::Quorum, with_offset: false, batch: bytes };
+                self.host.handle_append(cx.now, cx.now_ms, partition, request);
+            }
+            Message::Stored(answer) => self.host.handle_stored(cx.now, &answer),
+            Message::Flushed(_, flushed) => self.host.handle_flushed(cx.now, &flushed),
+            Message::Sealed(sealed) => self.host.handle_sealed(sealed),
+            Message::Fetched(answer, from, block) => self.host.handle_fetched(cx.now, from, &answer, block),
+            Message::ProducersRead(answer, table) => self.host.handle_producers(&answer, table.as_ref()),
+            Message::View { state, alive } => self.handle_view(cx, *state, alive),
+            message => self.handle_shard_message(cx, from, message),
+        }
+    }
+
+    fn handle_shard_message(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        // A shard serves when the metadata tier knows of this start.
+        if !self.registered {
+            return self.early.push((from, message));
+        }
+        let shard = match &message {
+            Message::Store(store, _) => store.shard,
+            Message::Amend(amend) => amend.shard,
+            Message::Seal(seal) => seal.shard,
+            Message::Release(release) => release.shard,
+            Message::Fetch(fetch) => fetch.shard,
+            Message::ReadProducers(read) => read.shard,
+            Message::StartRead(request) => request.shard,
+            Message::StopRead(shard) => *shard,
+            other => unreachable!("not for a server: {other:?}"),
+        };
+        if let Some(shard) = self.shards.get_mut(&shard.shard) {
+            shard.handle(cx, from, message);
+        }
+    }
+
+    /// How things stand: who is to sequence what, and which of our epochs are over.
+    fn handle_view(&mut self, cx: &mut Context<'_>, state: State, alive: Vec<(NodeId, ProcessId)>) {
+        if state.revision() < self.state.revision() {
+            return;
+        }
+        let new_nodes: Vec<u16> =
+            state.nodes().map(|(node, _)| node.0).filter(|n| self.connected.contains(n)).collect();
+        (self.state, self.alive) = (state, alive);
+        for node in new_nodes {
+            self.tell_links(cx, node, true);
+        }
+        let candidates: Vec<(NodeId, u16)> = self.alive.iter().map(|(node, _)| (*node, 1)).collect();
+        let partitions: Vec<_> = self.state.partitions().map(|(uid, partition)| (uid, partition.newest())).collect();
+        for (uid, newest) in partitions {
+            let current = newest.filter(|(_, node, process)| self.alive.contains(&(*node, *process)));
+            let assigned = match current {
+                Some((_, _, process)) => process == self.id,
+                None => sequencer_for(uid, &candidates) == Some(self.node) && self.registered,
+            };
+            self.host.handle_assigned(uid, assigned);
+            if let Some((epoch, _, process)) = newest.filter(|(_, _, process)| *process != self.id) {
+                let _ = process;
+                self.host.handle_superseded(uid, epoch);
+            }
+        }
+    }
+
+    fn handle_proposed(&mut self, cx: &mut Context<'_>, request: RequestId, state: State, response: Response) {
+        let Some(pending) = self.pending.remove(&request) else { return };
+        match (pending.command, response) {
+            (Command::Activate(activate), Response::Activate(Ok(activated))) => {
+                for (partition, result) in activate.partitions.into_iter().zip(activated.results) {
+                    // An answer may be older than the newest epoch by now.
+                    let table = result.ok().and_then(|activation| {
+                        let mut table = state.table(partition)?;
+                        table.epochs.retain(|e| e.epoch <= activation.epoch);
+                        Some(table)
+                    });
+                    self.host.handle_activated(cx.now, cx.now_ms, partition, table);
+                }
+            }
+            (Command::Decide(decide), Response::Decide(Ok(results))) => {
+                for (decision, result) in decide.decisions.into_iter().zip(results) {
+                    self.handle_decision(cx, &decision, result.map(|decided| decided.end));
+                }
+            }
+            (Command::UnderReplicated(record), Response::UnderReplicated(Ok(results))) => {
+                for (item, result) in record.items.into_iter().zip(results) {
+                    if result.is_ok() && matches!(item.change, UnderReplicatedChange::Open { .. }) {
+                        let shard = ShardRef { shard: item.shard, incarnation: item.incarnation };
+                        self.host.handle_missing_recorded(cx.now, item.partition, item.epoch, shard);
+                    }
+                }
+            }
+            (_, Response::Forgotten) => {}
+            (command, response) => cx.violation(format!("{command:?} was answered {response:?}")),
+        }
+    }
+
+    fn handle_decision(&mut self, cx: &mut Context<'_>, decision: &Decision, result: Result<End, DecideError>) {
+        let Decision { partition, epoch, .. } = *decision;
+        let end = match result {
+            Ok(end) => end,
+            Err(DecideError::AlreadyDecided { end, .. }) => {
+                end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })
+            }
+            Err(DecideError::Stale { newest, .. }) => return self.host.handle_superseded(partition, newest),
+            Err(error) => return cx.violation(format!("a decision was refused: {error}")),
+        };
+        let End { last_esn, authoritative } = end;
+        self.host.handle_decided(partition, EpochEnd { epoch, last_esn, authoritative });
+    }
+
+    fn pump(&mut self, cx: &mut Context<'_>) {
+        self.host.pump(cx.now, cx.now_ms);
+        while let Some(output) = self.host.poll_output() {
+            match output {
+                HostOutput::Activate(partitions) => self.activate(cx, partitions, false),
+                HostOutput::Partition { partition, epoch, output } => self.carry_out(cx, partition, epoch, output),
+            }
+        }
+    }
+
+    fn activate(&mut self, cx: &mut Context<'_>, partitions: Vec<PartitionUid>, planned: bool) {
+        let (sequencer, process) = (self.node, self.id);
+        self.propose(cx, Command::Activate(Activate { sequencer, process, partitions, planned }));
+    }
+
+    fn carry_out(&mut self, cx: &mut Context<'_>, partition: PartitionUid, _epoch: Epoch, output: Output) {
+        let to = |shard: ShardId| Address::Server(shard.node.0);
+        match output {
+            Output::Store { store, block } => cx.send(to(store.shard), Lane::Store, Message::Store(store, block)),
+            Output::Amend(amend) => cx.send(to(amend.shard), Lane::Store, Message::Amend(amend)),
+            Output::Seal { to: ShardRef { shard, incarnation }, seal } => {
+                let seal = Seal { shard, incarnation, partitions: vec![seal] };
+                cx.send(to(shard), Lane::Store, Message::Seal(seal));
+            }
+            Output::Fetch(fetch) => cx.send(to(fetch.shard), Lane::Store, Message::Fetch(fetch)),
+            Output::ReadProducers(read) => cx.send(to(read.shard), Lane::Store, Message::ReadProducers(read)),
+            Output::Release { to: shards, release } => {
+                for ShardRef { shard, incarnation } in shards {
+                    let release = Release { shard, incarnation, partitions: vec![release.clone()] };
+                    cx.send(to(shard), Lane::Store, Message::Release(release));
+                }
+            }
+            Output::Reply { token, outcome } => {
+                if let Some(Origin { writer, partition, round, batch }) = self.origins.remove(&token) {
+                    let appended = Message::Appended { partition, round, batch, outcome };
+                    cx.send(writer, Lane::Append(partition), appended);
+                }
+            }
+            Output::Propose(proposal) => self.carry_proposal(cx, proposal),
+            Output::Event(event) => {
+                if let dlog_sequencer::Event::Conflict { .. } = event {
+                    cx.violation(format!("{partition}: {event:?}"));
+                }
+            }
+        }
+    }
+
+    fn carry_proposal(&mut self, cx: &mut Context<'_>, proposal: Proposal) {
+        let item = |partition, epoch, shard: ShardRef, change| {
+            let ShardRef { shard, incarnation } = shard;
+            let items = vec![UnderReplicatedItem { partition, epoch, shard, incarnation, change }];
+            Command::UnderReplicated(RecordUnderReplicated { items })
+        };
+        let command = match proposal {
+            Proposal::Decide(decision) => {
+                let missing = |(shard, from): (ShardRef, Esn)| MissingCopies {
+                    shard: shard.shard,
+                    incarnation: shard.incarnation,
+                    from,
+                    to: decision.last_esn,
+                };
+                let decision = Decision {
+                    partition: decision.partition,
+                    epoch: decision.epoch,
+                    last_esn: decision.last_esn,
+                    authoritative: decision.authoritative,
+                    recoverer: decision.recoverer,
+                    under_replicated: decision.missing.into_iter().map(missing).collect(),
+                };
+                Command::Decide(Decide { decisions: vec![decision] })
+            }
+            Proposal::OpenMissing { partition, epoch, shard, from } => {
+                item(partition, epoch, shard, UnderReplicatedChange::Open { from })
+            }
+            Proposal::CloseMissing { partition, epoch, shard, to } => {
+                item(partition, epoch, shard, UnderReplicatedChange::Close { to })
+            }
+            Proposal::NewEpoch { partition, .. } => return self.activate(cx, vec![partition], true),
+        };
+        self.propose(cx, command);
+    }
+}

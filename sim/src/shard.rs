@@ -1,0 +1,281 @@
+//! One simulated shard: the production admission core on the production engine, over a disk that forgets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlog_proto::block::Block;
+use dlog_proto::producer::ProducerTable;
+use dlog_proto::wire::{
+    FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers, ReadStarted, ReadStatus, Sealed, StartRead,
+};
+use dlog_proto::{ClusterId, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
+use dlog_storage_node::disk::simulated::SimulatedDisk;
+use dlog_storage_node::entry::EntrySeq;
+use dlog_storage_node::index::memory::MemoryKv;
+use dlog_storage_node::read::{Found, Reader};
+use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
+use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
+
+use crate::context::Context;
+use crate::message::{Lane, Message};
+use crate::network::Address;
+
+/// What outlives the process.
+#[derive(Debug, Clone, Default)]
+pub struct Medium {
+    pub disk: SimulatedDisk,
+    pub index: MemoryKv,
+    /// Given by the metadata tier when the disk was formatted.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// Something that the shard wants to happen later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardTimer {
+    /// A sync that was begun is done.
+    Sync,
+    /// The write cache is due.
+    Flush,
+}
+
+#[derive(Debug)]
+pub struct Shard {
+    pub core: ShardCore,
+    engine: Engine,
+    reader: Reader,
+    incomplete_before: u64,
+    written: EntrySeq,
+    /// What the sync under way will have made durable.
+    syncing: Option<EntrySeq>,
+    sync_wanted: bool,
+    flush_due: bool,
+    streams: BTreeMap<Address, ReadStream>,
+}
+
+/// How long a write-cached block may wait for the disk.
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
+
+impl Shard {
+    /// Opens a shard's medium. The second says whether it lost what it had only in its write cache.
+    pub fn open(
+        medium: &Medium,
+        cluster: ClusterId,
+        shard: ShardId,
+        incarnation: Incarnation,
+        start: Start,
+    ) -> Result<(Self, bool), String> {
+        let identity = Identity { cluster, shard, incarnation };
+        let disk = Arc::new(medium.disk.clone());
+        let opened = Engine::open(EngineConfig::small(), disk, &medium.index, identity, start);
+        let (engine, recovered) = opened.map_err(|error| format!("{shard}: {error}"))?;
+        let reader = engine.reader();
+        let shard = Self {
+            core: ShardCore::new(shard, incarnation),
+            engine,
+            reader,
+            incomplete_before: 0,
+            written: EntrySeq(0),
+            syncing: None,
+            sync_wanted: false,
+            flush_due: false,
+            streams: BTreeMap::new(),
+        };
+        if recovered.new_losses > 0 {
+            return Err(format!("{identity:?} lost durable data: {:?}", recovered.losses));
+        }
+        Ok((shard, recovered.lost_write_cache))
+    }
+
+    pub fn set_incomplete_before(&mut self, revision: u64) {
+        self.incomplete_before = self.incomplete_before.max(revision);
+    }
+
+    fn shard_ref(&self) -> ShardRef {
+        ShardRef { shard: self.core.shard(), incarnation: self.core.incarnation() }
+    }
+
+    /// Handles a message for this shard.
+    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+        match message {
+            Message::Store(store, block) => self.core.handle_store(asker(from), store, block),
+            Message::Amend(amend) => self.core.handle_amend(asker(from), amend),
+            Message::Seal(seal) => self.core.handle_seal(asker(from), seal),
+            Message::Release(release) => self.core.handle_release(release),
+            Message::Fetch(fetch) => self.fetch(cx, from, &fetch),
+            Message::ReadProducers(read) => self.read_producers(cx, from, &read),
+            Message::StartRead(request) => self.start_read(cx, from, request),
+            Message::StopRead(_) => self.stop_read(from),
+            _ => {}
+        }
+        self.pump(cx);
+    }
+
+    pub fn stop_read(&mut self, reader: Address) {
+        self.streams.remove(&reader);
+    }
+
+    fn start_read(&mut self, cx: &mut Context<'_>, from: Address, request: StartRead) {
+        if request.incarnation != self.core.incarnation() {
+            let (shard, version, status) = (self.core.shard(), request.version, ReadStatus::Incarnation);
+            let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
+            return cx.send(from, Lane::Read(shard), Message::ReadStarted(started));
+        }
+        let partition = request.partition;
+        match self.streams.get_mut(&from).filter(|stream| stream.partition() == partition) {
+            Some(stream) => stream.handle_restart(request),
+            None => {
+                let mut stream = ReadStream::new(self.core.shard(), request);
+                if let Some(readable) = self.readable(partition) {
+                    stream.handle_readable(readable);
+                }
+                self.streams.insert(from, stream);
+            }
+        }
+        self.core.want(partition);
+    }
+
+    fn readable(&self, partition: PartitionUid) -> Option<Readable> {
+        let state = self.core.partition(partition)?;
+        Some(Readable { released: state.released(), settled: state.settled(), trim: state.meta().trim })
+    }
+
+    fn fetch(&self, cx: &mut Context<'_>, from: Address, fetch: &FetchBlock) {
+        let FetchBlock { shard, incarnation, partition, target } = *fetch;
+        let found = match target {
+            _ if incarnation != self.core.incarnation() => Ok(Found::Nothing),
+            FetchTarget::Records { epoch, first_esn } => self.reader.fetch(partition, epoch, first_esn),
+            FetchTarget::ProducerSnapshot => self.reader.producer_snapshot(partition),
+        };
+        let block: Option<Block> = match found {
+            Ok(Found::Block(stored)) => Some(stored.block),
+            _ => None,
+        };
+        let answer = FetchedBlock { shard, partition, target, found: block.is_some() };
+        cx.send(from, Lane::Store, Message::Fetched(answer, self.shard_ref(), block));
+    }
+
+    fn read_producers(&self, cx: &mut Context<'_>, from: Address, read: &ReadProducers) {
+        let mut table = ProducerTable::default();
+        let ok = read.incarnation == self.core.incarnation()
+            && matches!(self.reader.fill_producers(read.partition, read.after, &read.ends, &mut table), Ok(true));
+        let ReadProducers { shard, incarnation, partition, epoch, .. } = *read;
+        let incomplete_before = self.incomplete_before;
+        let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok };
+        cx.send(from, Lane::Store, Message::ProducersRead(answer, ok.then_some(table)));
+    }
+
+    /// Carries out what the core wants, until it wants nothing more.
+    pub fn pump(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(output) = self.core.poll_output() {
+                self.carry_out(cx, output);
+                continue;
+            }
+            if !self.pump_streams(cx) {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, cx: &mut Context<'_>, output: Output) {
+        match output {
+            Output::Load(partition) => match self.reader.load(partition) {
+                Ok(image) => self.core.handle_loaded(partition, image),
+                Err(_) => self.core.handle_load_failed(partition),
+            },
+            Output::Submit { seq, entry, sync } => {
+                if self.engine.append(&[entry]).is_err() {
+                    return self.core.handle_failed();
+                }
+                assert_eq!(seq, self.written.next(), "entries are numbered in their order");
+                self.written = seq;
+                self.sync_wanted |= sync;
+                self.begin_sync(cx);
+                if !sync && !std::mem::replace(&mut self.flush_due, true) {
+                    cx.shard_timer(self.core.shard().shard, FLUSH_AFTER, ShardTimer::Flush);
+                }
+                self.core.handle_progress(self.written, EntrySeq(0));
+            }
+            Output::Stored { to, answer } => cx.send(asker_address(to), Lane::Store, Message::Stored(answer)),
+            Output::Flushed { to, flushed } => {
+                cx.send(asker_address(to), Lane::Store, Message::Flushed(flushed.shard, flushed));
+            }
+            Output::Sealed { to, answer } => {
+                let ShardRef { shard, incarnation } = self.shard_ref();
+                let incomplete_before = self.incomplete_before;
+                let sealed = Sealed { shard, incarnation, incomplete_before, partitions: vec![answer] };
+                cx.send(asker_address(to), Lane::Store, Message::Sealed(sealed));
+            }
+            Output::Released { partition, .. } => {
+                let readable = self.readable(partition);
+                for stream in self.streams.values_mut().filter(|s| s.partition() == partition) {
+                    readable.into_iter().for_each(|readable| stream.handle_readable(readable));
+                }
+            }
+        }
+    }
+
+    fn pump_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        let shard = self.core.shard();
+        let lane = Lane::Read(shard);
+        for (reader, stream) in &mut self.streams {
+            while let Some(output) = stream.poll_output() {
+                moved = true;
+                match output {
+                    ReadOutput::Started(started) => cx.send(*reader, lane, Message::ReadStarted(started)),
+                    ReadOutput::Block(read, block) => cx.send(*reader, lane, Message::ReadBlock(shard, read, block)),
+                    ReadOutput::Claim(claim) => cx.send(*reader, lane, Message::ReadClaim(shard, claim)),
+                    ReadOutput::Read { version, partition, from, upto, len_max } => {
+                        let chunk = self.reader.read(partition, from, upto, len_max).unwrap_or_default();
+                        stream.handle_chunk(version, chunk);
+                    }
+                }
+            }
+        }
+        moved
+    }
+
+    fn begin_sync(&mut self, cx: &mut Context<'_>) {
+        if self.sync_wanted && self.syncing.is_none() {
+            self.sync_wanted = false;
+            self.syncing = Some(self.written);
+            let latency = cx.sync_latency();
+            cx.shard_timer(self.core.shard().shard, latency, ShardTimer::Sync);
+        }
+    }
+
+    pub fn handle_timer(&mut self, cx: &mut Context<'_>, timer: ShardTimer) {
+        match timer {
+            ShardTimer::Flush => {
+                self.flush_due = false;
+                self.sync_wanted = true;
+            }
+            ShardTimer::Sync => {
+                // Everything written by now is synced; what was written before the sync began is what is promised.
+                if self.engine.sync().is_err() {
+                    self.core.handle_failed();
+                }
+                let durable = self.syncing.take().unwrap_or_default();
+                self.core.handle_progress(self.written, durable);
+                if cx.rng.disk.u8(..) < 16 && self.engine.upkeep(cx.now_ms).is_err() {
+                    self.core.handle_failed();
+                }
+            }
+        }
+        self.begin_sync(cx);
+        self.pump(cx);
+    }
+}
+
+fn asker(address: Address) -> Asker {
+    match address {
+        Address::Server(node) => Asker(node.into()),
+        _ => unreachable!("only servers ask shards"),
+    }
+}
+
+fn asker_address(asker: Asker) -> Address {
+    Address::Server(asker.0 as u16)
+}

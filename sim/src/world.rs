@@ -1,0 +1,634 @@
+//! The world of a run: everybody in it, the queue of what is to happen, and the rules by which it happens.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlog_proto::{ClusterId, Lsn, NodeId, PartitionUid, ProcessId, Time, TimestampMs};
+use dlog_sequencer::Settings;
+
+use crate::context::{Context, Effect};
+use crate::history::History;
+use crate::message::Message;
+use crate::metadata::Metadata;
+use crate::network::{Address, Delivery, Later, Network};
+use crate::reader::Reader;
+use crate::scenario::Scenario;
+use crate::seed::Streams;
+use crate::server::Server;
+use crate::shard::{Medium, ShardTimer};
+use crate::trace::Trace;
+use crate::trouble::{Trouble, powers_allowed};
+use crate::writer::Writer;
+
+pub const CLUSTER: ClusterId = ClusterId(0xD106);
+
+/// How often a connection that is down is tried again.
+const RECONNECT: Duration = Duration::from_millis(30);
+/// How often nodes are told how things stand, if something changed.
+const VIEWS: Duration = Duration::from_millis(5);
+/// What a sync takes on a slow disk, at most.
+const SLOW_SYNC: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+pub enum Event {
+    Network(Later),
+    /// An actor asked to be woken.
+    Wake(Address),
+    ShardTimer {
+        server: u16,
+        process: ProcessId,
+        shard: u16,
+        timer: ShardTimer,
+    },
+    /// Tries to connect.
+    Connect(Address, Address),
+    /// An actor notices what became of a connection.
+    Notice { at: Address, peer: Address },
+    /// The metadata tier believes that a process is gone.
+    Gone {
+        node: NodeId,
+        process: ProcessId,
+    },
+    Back {
+        node: NodeId,
+        process: ProcessId,
+    },
+    Views,
+    Start(u16),
+    Resume(u16),
+    Mend(Address, Address),
+    MetadataBack,
+    DiskBack(u16),
+    NextTrouble,
+}
+
+pub struct World {
+    pub now: Time,
+    pub scenario: Scenario,
+    pub settings: Arc<Settings>,
+    queue: BinaryHeap<Reverse<Entry>>,
+    events: u64,
+    pub network: Network,
+    pub metadata: Metadata,
+    pub servers: BTreeMap<u16, Server>,
+    pub writers: BTreeMap<u16, Writer>,
+    pub readers: BTreeMap<u16, Reader>,
+    pub history: History,
+    pub rng: Streams,
+    pub violations: Vec<String>,
+    pub trace: Trace,
+    pub partitions: Vec<Vec<PartitionUid>>,
+    /// Processes that stand still, and what waits for them.
+    paused: BTreeMap<u16, Vec<Event>>,
+    slow: BTreeMap<u16, bool>,
+    wakes: BTreeMap<Address, Time>,
+    /// Trouble goes on.
+    pub troubled: bool,
+    powers_left: u32,
+    next_reader: u16,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl World {
+    pub fn new(mut rng: Streams, scenario: Scenario, trace: Trace) -> Self {
+        let mut settings = Settings { snapshot_time: Duration::from_millis(500), ..Settings::default() };
+        if let Some(esn_max) = scenario.esn_max {
+            settings.esn_max = dlog_proto::Esn(esn_max);
+        }
+        settings.straggler_timeout = Duration::from_millis(rng.topology.u64(50..=2_000));
+        let server = |node: u16| {
+            let rack = node % scenario.racks;
+            let server = Server {
+                node: NodeId(node),
+                location: format!("rack=r{rack}").parse().expect("a location"),
+                media: (0..scenario.shards).map(|_| Medium::default()).collect(),
+                boot: u128::from(node),
+                process: None,
+            };
+            (node, server)
+        };
+        Self {
+            now: Time::ZERO,
+            settings: Arc::new(settings),
+            queue: BinaryHeap::new(),
+            events: 0,
+            network: Network::new(scenario.delays.clone()),
+            metadata: Metadata::new(CLUSTER),
+            servers: (1..=scenario.nodes).map(server).collect(),
+            writers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            history: History::default(),
+            rng,
+            violations: Vec::new(),
+            trace,
+            partitions: Vec::new(),
+            paused: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            wakes: BTreeMap::new(),
+            troubled: false,
+            powers_left: powers_allowed(&scenario),
+            next_reader: 0,
+            scenario,
+        }
+    }
+
+    pub fn now_ms(&self) -> TimestampMs {
+        1_700_000_000_000 + (self.now.0 / 1_000_000) as i64
+    }
+
+    pub fn schedule(&mut self, after: Duration, event: Event) {
+        self.schedule_at(self.now + after, event);
+    }
+
+    fn schedule_at(&mut self, at: Time, event: Event) {
+        self.events += 1;
+        self.queue.push(Reverse(Entry { at: at.max(self.now), number: self.events, event }));
+    }
+
+    /// Lets the next thing happen. `false` if nothing is left to happen before `until`.
+    pub fn step(&mut self, until: Time) -> bool {
+        if self.queue.peek().is_none_or(|Reverse(entry)| entry.at > until) {
+            return false;
+        }
+        let Some(Reverse(Entry { at, event, .. })) = self.queue.pop() else { return false };
+        self.now = at;
+        self.trace.event(at, &event);
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(server) = server_of(&event)
+            && let Some(waiting) = self.paused.get_mut(&server)
+        {
+            return waiting.push(event);
+        }
+        match event {
+            Event::Network(Later::Deliver(delivery)) => {
+                if self.network.arrives(&delivery, &mut self.rng.network) {
+                    self.deliver(delivery);
+                }
+            }
+            Event::Network(Later::Break { a, b, connection }) => {
+                if self.network.is_to_break(a, b, connection) {
+                    self.break_connection(a, b, Duration::ZERO);
+                }
+            }
+            Event::Wake(address) => {
+                self.wakes.remove(&address);
+                self.wake(address);
+            }
+            Event::ShardTimer { server, process, shard, timer } => {
+                let current = self.servers[&server].process.as_ref().is_some_and(|p| p.id == process);
+                if current {
+                    self.with_server(server, |s, cx| s.handle_shard_timer(cx, shard, timer));
+                }
+            }
+            Event::Connect(a, b) => self.connect(a, b),
+            Event::Notice { at, peer } => {
+                // Whoever has a new connection meanwhile has noticed that the old one was gone.
+                if !self.network.is_up(at, peer) {
+                    self.notice(at, peer, false);
+                }
+            }
+            Event::Gone { node, process } => self.metadata.handle_gone(node, process),
+            Event::Back { node, process } => self.metadata.handle_back(node, process),
+            Event::Views => self.send_views(),
+            Event::Start(server) => self.start(server),
+            Event::Resume(server) => self.resume(server),
+            Event::Mend(a, b) => self.mend(a, b),
+            Event::MetadataBack => self.metadata.available = true,
+            Event::DiskBack(server) => drop(self.slow.remove(&server)),
+            Event::NextTrouble => self.next_trouble(),
+        }
+    }
+
+    // ---- actors
+
+    fn with_server(&mut self, number: u16, act: impl FnOnce(&mut Server, &mut Context<'_>)) {
+        self.with(Address::Server(number), |world, cx| act(world.server(number), cx));
+    }
+
+    fn with(&mut self, me: Address, act: impl FnOnce(&mut Actors<'_>, &mut Context<'_>)) {
+        let mut effects = Vec::new();
+        let now_ms = self.now_ms();
+        {
+            let Self { now, servers, writers, readers, metadata, network, rng, history, slow, scenario, .. } = self;
+            let slow = matches!(me, Address::Server(n) if slow.contains_key(&n));
+            let network = &*network;
+            let is_up = move |to| network.is_up(me, to);
+            let sync_max = if slow { SLOW_SYNC } else { scenario.sync_max };
+            let mut cx =
+                Context { now: *now, now_ms, me, rng, history, sync_max, effects: &mut effects, is_up: &is_up };
+            act(&mut Actors { servers, writers, readers, metadata }, &mut cx);
+        }
+        self.carry_out(me, effects);
+        self.keep_awake(me);
+    }
+
+    fn carry_out(&mut self, me: Address, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, lane, message } => {
+                    let later = self.network.send(self.now, me, to, lane, message, &mut self.rng.network);
+                    if let Some((at, later)) = later {
+                        self.schedule_at(at, Event::Network(later));
+                    }
+                }
+                Effect::ShardTimer { shard, after, timer } => {
+                    let Address::Server(server) = me else { continue };
+                    let Some(process) = self.servers[&server].process.as_ref().map(|p| p.id) else { continue };
+                    self.schedule(after, Event::ShardTimer { server, process, shard, timer });
+                }
+                Effect::Violation(what) => self.violations.push(format!("at {} {me:?}: {what}", show(self.now))),
+            }
+        }
+    }
+
+    fn keep_awake(&mut self, address: Address) {
+        let timeout = match address {
+            Address::Server(n) => self.servers.get(&n).and_then(Server::next_timeout),
+            Address::Writer(n) => self.writers.get(&n).and_then(Writer::next_timeout),
+            Address::Reader(n) => self.readers.get(&n).and_then(Reader::next_timeout),
+            Address::Metadata => None,
+        };
+        let Some(at) = timeout.map(|at| at.max(self.now + Duration::from_micros(1))) else { return };
+        if self.wakes.get(&address).is_none_or(|known| *known > at) {
+            self.wakes.insert(address, at);
+            self.schedule_at(at, Event::Wake(address));
+        }
+    }
+
+    pub fn wake(&mut self, address: Address) {
+        match address {
+            Address::Server(n) => self.with_server(n, Server::handle_wake),
+            Address::Writer(n) if self.writers.contains_key(&n) => {
+                self.with(address, |actors, cx| actors.writer(n).handle_wake(cx));
+            }
+            Address::Reader(n) if self.readers.contains_key(&n) => {
+                self.with(address, |actors, cx| actors.reader(n).handle_wake(cx));
+            }
+            _ => {}
+        }
+    }
+
+    fn deliver(&mut self, Delivery { from, to, message, .. }: Delivery) {
+        match to {
+            Address::Metadata => {
+                self.with(to, |actors, cx| actors.metadata.handle(cx, from, message));
+            }
+            Address::Server(n) => self.with_server(n, |s, cx| s.handle(cx, from, message)),
+            Address::Writer(n) => self.with(to, |actors, cx| match message {
+                Message::Sequences(_, node) => actors.writer(n).handle_sequencer(cx, node),
+                Message::Appended { round, batch, outcome, .. } => {
+                    actors.writer(n).handle_appended(cx, round, batch, outcome);
+                }
+                other => unreachable!("not for a writer: {other:?}"),
+            }),
+            Address::Reader(n) if self.readers.contains_key(&n) => {
+                self.with(to, |actors, cx| actors.reader(n).handle(cx, from, message));
+            }
+            Address::Reader(_) => {}
+        }
+    }
+
+    fn notice(&mut self, at: Address, peer: Address, up: bool) {
+        match at {
+            Address::Server(n) => self.with_server(n, |s, cx| s.handle_link(cx, peer, up)),
+            Address::Writer(n) => self.with(at, |actors, cx| actors.writer(n).handle_link(cx, peer, up)),
+            Address::Reader(n) if self.readers.contains_key(&n) => {
+                self.with(at, |actors, cx| actors.reader(n).handle_link(cx, peer, up));
+            }
+            _ => {}
+        }
+    }
+
+    // ---- connections
+
+    /// Everybody who should be connected.
+    pub fn connect_all(&mut self) {
+        let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
+        for (i, server) in servers.iter().enumerate() {
+            self.schedule(Duration::ZERO, Event::Connect(*server, Address::Metadata));
+            for other in &servers[..i] {
+                self.schedule(Duration::ZERO, Event::Connect(*server, *other));
+            }
+        }
+    }
+
+    pub fn connect_client(&mut self, client: Address) {
+        let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
+        for server in servers {
+            self.schedule(Duration::ZERO, Event::Connect(client, server));
+        }
+        self.schedule(Duration::ZERO, Event::Connect(client, Address::Metadata));
+    }
+
+    fn is_there(&self, address: Address) -> bool {
+        match address {
+            Address::Metadata => true,
+            Address::Server(n) => self.servers[&n].process.is_some() && !self.paused.contains_key(&n),
+            Address::Writer(n) => self.writers.contains_key(&n),
+            Address::Reader(n) => self.readers.contains_key(&n),
+        }
+    }
+
+    fn connect(&mut self, a: Address, b: Address) {
+        let clients_gone = [a, b].iter().any(|x| matches!(x, Address::Reader(_)) && !self.is_there(*x));
+        if clients_gone || self.network.is_up(a, b) {
+            return;
+        }
+        if !self.is_there(a) || !self.is_there(b) || !self.network.connect(a, b) {
+            return self.schedule(RECONNECT, Event::Connect(a, b));
+        }
+        // Whoever had not noticed yet that the one before was gone does so now.
+        for (at, peer) in [(a, b), (b, a)] {
+            self.notice(at, peer, false);
+            self.notice(at, peer, true);
+        }
+        if let (Address::Server(n), Address::Metadata) | (Address::Metadata, Address::Server(n)) = (a, b) {
+            if let Some(process) = self.servers[&n].process.as_ref().map(|p| p.id) {
+                self.schedule(Duration::ZERO, Event::Back { node: NodeId(n), process });
+            }
+            self.metadata.changed = true;
+            self.schedule(VIEWS, Event::Views);
+        }
+    }
+
+    /// A connection breaks; each side notices within `notice_max`.
+    fn break_connection(&mut self, a: Address, b: Address, notice_max: Duration) {
+        if !self.network.disconnect(a, b) {
+            return;
+        }
+        for (at, peer) in [(a, b), (b, a)] {
+            let after = Duration::from_micros(self.rng.network.u64(0..=notice_max.as_micros() as u64));
+            self.schedule(after, Event::Notice { at, peer });
+            if let (Address::Metadata, Address::Server(n)) = (at, peer) {
+                self.suspect(n);
+            }
+        }
+        self.schedule(RECONNECT, Event::Connect(a, b));
+    }
+
+    /// The metadata tier loses sight of a process.
+    fn suspect(&mut self, server: u16) {
+        if let Some(process) = self.servers[&server].process.as_ref().map(|p| p.id) {
+            let after = self.rng.faults.u64(1..=self.scenario.detect_max.as_millis() as u64);
+            let node = NodeId(server);
+            self.schedule(Duration::from_millis(after), Event::Gone { node, process });
+        }
+    }
+
+    fn send_views(&mut self) {
+        if !std::mem::take(&mut self.metadata.changed) || !self.metadata.available {
+            return;
+        }
+        for peer in self.network.peers(Address::Metadata) {
+            if matches!(peer, Address::Server(_)) {
+                let view = self.metadata.view();
+                self.with(Address::Metadata, |_, cx| cx.send(peer, crate::message::Lane::Control, view));
+            }
+        }
+    }
+
+    // ---- processes
+
+    fn start(&mut self, server: u16) {
+        if self.servers[&server].process.is_some() {
+            return;
+        }
+        let settings = self.settings.clone();
+        self.with_server(server, |s, cx| s.start(cx, CLUSTER, &settings));
+    }
+
+    /// A process is gone; `power`: with all that was not on the disk.
+    pub fn kill(&mut self, server: u16, power: bool) {
+        self.suspect(server);
+        self.paused.remove(&server);
+        let s = self.servers.get_mut(&server).expect("a server of the run");
+        if s.process.take().is_none() {
+            return;
+        }
+        for medium in &s.media {
+            if power {
+                medium.disk.crash(&mut self.rng.disk);
+                medium.index.crash(&mut self.rng.disk);
+            } else {
+                medium.disk.kill();
+            }
+        }
+        if power {
+            s.boot = self.rng.disk.u128(..);
+        }
+        for peer in self.network.peers(Address::Server(server)) {
+            self.break_connection(Address::Server(server), peer, Duration::from_millis(100));
+        }
+    }
+
+    fn resume(&mut self, server: u16) {
+        for event in self.paused.remove(&server).unwrap_or_default() {
+            self.schedule(Duration::ZERO, event);
+        }
+    }
+
+    fn mend(&mut self, from: Address, to: Address) {
+        for (at, later) in self.network.mend(self.now, from, to, &mut self.rng.network) {
+            self.schedule_at(at, Event::Network(later));
+        }
+    }
+
+    // ---- trouble
+
+    pub fn begin_trouble(&mut self) {
+        self.troubled = true;
+        self.schedule(self.scenario.trouble_every, Event::NextTrouble);
+    }
+
+    fn next_trouble(&mut self) {
+        if !self.troubled {
+            return;
+        }
+        if let Some(trouble) = Trouble::draw(&mut self.rng.faults, &self.scenario, self.powers_left) {
+            self.trace.trouble(self.now, &trouble);
+            self.make(trouble);
+        }
+        let mean = self.scenario.trouble_every.as_micros() as f64;
+        let after = -mean * (1.0 - self.rng.faults.f64()).ln();
+        self.schedule(Duration::from_micros(after as u64), Event::NextTrouble);
+    }
+
+    fn make(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Kill { server, back_after } => {
+                self.kill(server, false);
+                self.schedule(back_after, Event::Start(server));
+            }
+            Trouble::Power { server, back_after } => {
+                if self.servers[&server].process.is_some() {
+                    self.powers_left -= 1;
+                }
+                self.kill(server, true);
+                self.schedule(back_after, Event::Start(server));
+            }
+            Trouble::Pause { server, for_ } => self.pause(server, for_),
+            Trouble::Cut { from, to, both, for_ } => {
+                self.cut(from, to, for_);
+                if both {
+                    self.cut(to, from, for_);
+                }
+            }
+            Trouble::Isolate { server, for_ } => {
+                let server = Address::Server(server);
+                for peer in self.network.peers(server) {
+                    self.cut(server, peer, for_);
+                    self.cut(peer, server, for_);
+                }
+            }
+            Trouble::MetadataAway { for_ } => {
+                self.metadata.available = false;
+                self.schedule(for_, Event::MetadataBack);
+            }
+            Trouble::SlowDisk { server, for_ } => {
+                self.slow.insert(server, true);
+                self.schedule(for_, Event::DiskBack(server));
+            }
+            Trouble::BreakConnection { a, b } => self.break_connection(a, b, Duration::from_millis(50)),
+            Trouble::NewReader { log, partition } => {
+                let partition = self.partitions[log][partition as usize];
+                self.add_reader(partition, Lsn::FIRST);
+            }
+            Trouble::FalseAlarm { server } => self.suspect(server),
+        }
+    }
+
+    fn pause(&mut self, server: u16, for_: Duration) {
+        if self.servers[&server].process.is_none() || self.paused.contains_key(&server) {
+            return;
+        }
+        self.paused.insert(server, Vec::new());
+        self.suspect(server);
+        self.schedule(for_, Event::Resume(server));
+        if for_ > self.scenario.delays.idle_timeout {
+            // The others break the connection; it notices when it goes on.
+            for peer in self.network.peers(Address::Server(server)) {
+                let connection = self.network.cut(self.now, Address::Server(server), peer);
+                if let Some((at, later)) = connection {
+                    self.schedule_at(at, Event::Network(later));
+                }
+                self.schedule(for_, Event::Mend(Address::Server(server), peer));
+            }
+        }
+    }
+
+    fn cut(&mut self, from: Address, to: Address, for_: Duration) {
+        if let Some((at, later)) = self.network.cut(self.now, from, to) {
+            self.schedule_at(at, Event::Network(later));
+        }
+        self.schedule(for_, Event::Mend(from, to));
+    }
+
+    /// Ends all trouble: everything is mended, everybody is started.
+    pub fn end_trouble(&mut self) {
+        self.troubled = false;
+        self.metadata.available = true;
+        self.metadata.changed = true;
+        self.slow.clear();
+        for (at, later) in self.network.mend_all(self.now, &mut self.rng.network) {
+            self.schedule_at(at, Event::Network(later));
+        }
+        let paused: Vec<u16> = self.paused.keys().copied().collect();
+        paused.into_iter().for_each(|server| self.resume(server));
+        let servers: Vec<u16> = self.servers.keys().copied().collect();
+        for server in servers {
+            self.schedule(Duration::ZERO, Event::Start(server));
+        }
+        self.schedule(VIEWS, Event::Views);
+    }
+
+    /// Keeps nodes told how things stand, whatever got lost.
+    pub fn tell_everybody(&mut self) {
+        self.metadata.changed = true;
+        let nodes: Vec<_> = self.servers.iter().filter_map(|(n, s)| Some((*n, s.process.as_ref()?.id))).collect();
+        for (node, process) in nodes {
+            if self.network.is_up(Address::Server(node), Address::Metadata) && !self.paused.contains_key(&node) {
+                self.metadata.handle_back(NodeId(node), process);
+            }
+        }
+        self.send_views();
+    }
+
+    pub fn add_reader(&mut self, partition: PartitionUid, from: Lsn) -> u16 {
+        let number = self.next_reader;
+        self.next_reader += 1;
+        self.readers.insert(number, Reader::new(partition, from));
+        self.connect_client(Address::Reader(number));
+        self.schedule(Duration::from_millis(1), Event::Wake(Address::Reader(number)));
+        number
+    }
+}
+
+/// Everybody, while one of them acts.
+pub struct Actors<'a> {
+    servers: &'a mut BTreeMap<u16, Server>,
+    writers: &'a mut BTreeMap<u16, Writer>,
+    readers: &'a mut BTreeMap<u16, Reader>,
+    pub metadata: &'a mut Metadata,
+}
+
+impl Actors<'_> {
+    fn server(&mut self, number: u16) -> &mut Server {
+        self.servers.get_mut(&number).expect("a server of the run")
+    }
+
+    fn writer(&mut self, number: u16) -> &mut Writer {
+        self.writers.get_mut(&number).expect("a writer of the run")
+    }
+
+    fn reader(&mut self, number: u16) -> &mut Reader {
+        self.readers.get_mut(&number).expect("a reader of the run")
+    }
+}
+
+/// The server in whose process an event happens.
+fn server_of(event: &Event) -> Option<u16> {
+    let address = match event {
+        Event::Network(Later::Deliver(delivery)) => delivery.to,
+        Event::Wake(address) | Event::Notice { at: address, .. } => *address,
+        Event::ShardTimer { server, .. } => Address::Server(*server),
+        _ => return None,
+    };
+    match address {
+        Address::Server(server) => Some(server),
+        _ => None,
+    }
+}
+
+/// A time as people read it.
+pub fn show(at: Time) -> String {
+    format!("{:.6}s", at.0 as f64 / 1e9)
+}
