@@ -46,11 +46,12 @@ pub enum Message {
     Fetched(FetchedBlock, ShardRef, Option<Block>),
     ProducersRead(ProducersRead, Option<ProducerTable>),
 
-    StartRead(StartRead),
-    StopRead(ShardId),
-    ReadStarted(ReadStarted),
-    ReadBlock(ShardId, ReadBlock, Block),
-    ReadClaim(ShardId, ReadClaim),
+    /// On a stream of its own, as the others of reading: the number tells one from those before it.
+    StartRead(u64, StartRead),
+    StopRead(u64, ShardId),
+    ReadStarted(u64, ReadStarted),
+    ReadBlock(u64, ShardId, ReadBlock, Block),
+    ReadClaim(u64, ShardId, ReadClaim),
 
     Propose {
         request: RequestId,

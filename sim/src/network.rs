@@ -4,7 +4,7 @@
 //! A broken connection loses what was on its way, but not always: what the receiving process had in its hands already is
 //! handled late, perhaps after messages of the next connection. So "a message from the past" happens here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dlog_proto::Time;
@@ -40,6 +40,7 @@ pub struct Delivery {
     pub from: Address,
     pub to: Address,
     pub connection: u64,
+    pub lane: Lane,
     pub message: Message,
 }
 
@@ -72,6 +73,8 @@ pub struct Network {
     delays: Delays,
     links: BTreeMap<(Address, Address), Link>,
     connections: u64,
+    /// Lanes of broken connections of which a message was lost: so is everything after it.
+    lost: BTreeSet<(u64, Address, Lane)>,
 }
 
 fn key(a: Address, b: Address) -> ((Address, Address), usize) {
@@ -80,7 +83,7 @@ fn key(a: Address, b: Address) -> ((Address, Address), usize) {
 
 impl Network {
     pub fn new(delays: Delays) -> Self {
-        Self { delays, links: BTreeMap::new(), connections: 0 }
+        Self { delays, links: BTreeMap::new(), connections: 0, lost: BTreeSet::new() }
     }
 
     fn delay(&self, rng: &mut Rng) -> Duration {
@@ -140,7 +143,7 @@ impl Network {
         rng: &mut Rng,
     ) -> Option<(Time, Later)> {
         if from == to {
-            return Some((now, Later::Deliver(Delivery { from, to, connection: 0, message })));
+            return Some((now, Later::Deliver(Delivery { from, to, connection: 0, lane, message })));
         }
         let delay = self.delay(rng);
         let (pair, direction) = key(from, to);
@@ -152,16 +155,24 @@ impl Network {
         }
         let arrives = link.arrives.entry((direction, lane)).or_insert(Time::ZERO);
         *arrives = (now + delay).max(*arrives);
-        Some((*arrives, Later::Deliver(Delivery { from, to, connection, message })))
+        Some((*arrives, Later::Deliver(Delivery { from, to, connection, lane, message })))
     }
 
     /// Whether an arriving message is to be handled: its connection is up, or it was in the receiver's hands when it broke.
-    pub fn arrives(&self, delivery: &Delivery, rng: &mut Rng) -> bool {
+    pub fn arrives(&mut self, delivery: &Delivery, rng: &mut Rng) -> bool {
         if delivery.from == delivery.to {
             return true;
         }
         let up = self.links.get(&key(delivery.from, delivery.to).0).and_then(|link| link.connection);
-        up == Some(delivery.connection) || rng.f64() < 0.3
+        if up == Some(delivery.connection) {
+            return true;
+        }
+        let lane = (delivery.connection, delivery.to, delivery.lane);
+        if self.lost.contains(&lane) || rng.f64() < 0.5 {
+            self.lost.insert(lane);
+            return false;
+        }
+        true
     }
 
     /// Cuts the way from `from` to `to`. The connection breaks if the cut lasts.

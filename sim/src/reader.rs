@@ -1,11 +1,11 @@
 //! A simulated reader: one partition, the production reader core; every record is compared with all that was ever read.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use dlog_client::read::core::{Item, Output, ReaderCore, ReaderSettings};
 use dlog_proto::block::Block;
 use dlog_proto::record;
-use dlog_proto::{EpochTable, LogOffset, Lsn, PartitionUid, ShardId, ShardRef, Time};
+use dlog_proto::{EpochTable, LogOffset, Lsn, PartitionUid, ShardRef, Time};
 
 use crate::context::Context;
 use crate::history::Payload;
@@ -18,7 +18,9 @@ pub struct Reader {
     pub partition: PartitionUid,
     core: Option<ReaderCore>,
     from: Lsn,
-    open: BTreeSet<ShardRef>,
+    /// Open streams, by their numbers.
+    open: BTreeMap<u64, ShardRef>,
+    next_stream: u64,
     /// Last record that was read.
     pub last: Option<(Lsn, LogOffset)>,
     asked_table_at: Option<Time>,
@@ -27,7 +29,16 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(partition: PartitionUid, from: Lsn) -> Self {
-        Self { partition, core: None, from, open: BTreeSet::new(), last: None, asked_table_at: None, lost: Vec::new() }
+        Self {
+            partition,
+            core: None,
+            from,
+            open: BTreeMap::new(),
+            next_stream: 1,
+            last: None,
+            asked_table_at: None,
+            lost: Vec::new(),
+        }
     }
 
     /// Next LSN to be read.
@@ -59,18 +70,18 @@ impl Reader {
     pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
             Message::Table(table) => self.handle_table(cx, *table),
-            Message::ReadStarted(started) => {
-                if let (Some(from), Some(core)) = (self.shard_ref(started.shard), &mut self.core) {
+            Message::ReadStarted(stream, started) => {
+                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
                     core.handle_started(cx.now, from, &started);
                 }
             }
-            Message::ReadBlock(shard, read, block) => {
-                if let (Some(from), Some(core)) = (self.shard_ref(shard), &mut self.core) {
+            Message::ReadBlock(stream, _, read, block) => {
+                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
                     core.handle_block(cx.now, from, &read, block);
                 }
             }
-            Message::ReadClaim(shard, claim) => {
-                if let (Some(from), Some(core)) = (self.shard_ref(shard), &mut self.core) {
+            Message::ReadClaim(stream, _, claim) => {
+                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
                     core.handle_claim(cx.now, from, &claim);
                 }
             }
@@ -79,8 +90,8 @@ impl Reader {
         self.drain(cx);
     }
 
-    fn shard_ref(&self, shard: ShardId) -> Option<ShardRef> {
-        self.open.iter().find(|open| open.shard == shard).copied()
+    fn stream_to(&self, shard: ShardRef) -> Option<u64> {
+        self.open.iter().find(|(_, open)| **open == shard).map(|(number, _)| *number)
     }
 
     fn handle_table(&mut self, cx: &mut Context<'_>, table: EpochTable) {
@@ -98,9 +109,10 @@ impl Reader {
 
     pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
         if let (Address::Server(node), false) = (peer, up) {
-            let lost: Vec<ShardRef> = self.open.iter().filter(|open| open.shard.node.0 == node).copied().collect();
-            for shard in lost {
-                self.open.remove(&shard);
+            let lost: Vec<u64> =
+                self.open.iter().filter(|(_, open)| open.shard.node.0 == node).map(|(number, _)| *number).collect();
+            for number in lost {
+                let Some(shard) = self.open.remove(&number) else { continue };
                 if let Some(core) = &mut self.core {
                     core.handle_closed(cx.now, shard);
                 }
@@ -115,16 +127,19 @@ impl Reader {
                 Output::Start { to, request } => {
                     let server = Address::Server(to.shard.node.0);
                     if (cx.is_up)(server) {
-                        self.open.insert(to);
-                        cx.send(server, Lane::Read(to.shard), Message::StartRead(request));
+                        let number = self.stream_to(to).unwrap_or(self.next_stream);
+                        self.next_stream = self.next_stream.max(number + 1);
+                        self.open.insert(number, to);
+                        cx.send(server, Lane::Read(to.shard), Message::StartRead(number, request));
                     } else {
                         self.lost.push(to);
                     }
                 }
                 Output::Close(shard) => {
-                    if self.open.remove(&shard) {
+                    if let Some(number) = self.stream_to(shard) {
+                        self.open.remove(&number);
                         let server = Address::Server(shard.shard.node.0);
-                        cx.send(server, Lane::Read(shard.shard), Message::StopRead(shard.shard));
+                        cx.send(server, Lane::Read(shard.shard), Message::StopRead(number, shard.shard));
                     }
                 }
                 Output::WantTable => self.want_table(cx),

@@ -148,6 +148,10 @@ impl Server {
             message => process.handle(cx, from, message),
         }
         process.pump(cx);
+        // A late registration of an earlier process may have taken the place of this one's.
+        if process.is_forgotten() {
+            self.register(cx);
+        }
     }
 
     pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
@@ -157,7 +161,7 @@ impl Server {
         let Some(process) = &mut self.process else { return };
         match peer {
             Address::Server(node) => process.handle_link(cx, node, up),
-            Address::Reader(_) if !up => process.shards.values_mut().for_each(|shard| shard.stop_read(peer)),
+            Address::Reader(_) if !up => process.shards.values_mut().for_each(|shard| shard.stop_reads(peer)),
             _ => {}
         }
         process.pump(cx);
@@ -190,6 +194,13 @@ impl Server {
 }
 
 impl Process {
+    /// Whether the metadata tier takes another process for this node's, although this one was registered.
+    fn is_forgotten(&self) -> bool {
+        let registering = self.pending.values().any(|p| matches!(p.command, Command::RegisterNode(_)));
+        let known = self.state.node(self.node).map(|info| info.process);
+        self.registered && !registering && known.is_some_and(|process| process != self.id)
+    }
+
     fn propose(&mut self, cx: &mut Context<'_>, command: Command) {
         self.next_request += 1;
         let request = RequestId { process: self.id, counter: self.next_request };
@@ -280,8 +291,8 @@ impl Process {
             Message::Release(release) => release.shard,
             Message::Fetch(fetch) => fetch.shard,
             Message::ReadProducers(read) => read.shard,
-            Message::StartRead(request) => request.shard,
-            Message::StopRead(shard) => *shard,
+            Message::StartRead(_, request) => request.shard,
+            Message::StopRead(_, shard) => *shard,
             other => unreachable!("not for a server: {other:?}"),
         };
         if let Some(shard) = self.shards.get_mut(&shard.shard) {

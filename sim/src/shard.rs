@@ -50,7 +50,7 @@ pub struct Shard {
     syncing: Option<EntrySeq>,
     sync_wanted: bool,
     flush_due: bool,
-    streams: BTreeMap<Address, ReadStream>,
+    streams: BTreeMap<(Address, u64), ReadStream>,
 }
 
 /// How long a write-cached block may wait for the disk.
@@ -104,32 +104,33 @@ impl Shard {
             Message::Release(release) => self.core.handle_release(release),
             Message::Fetch(fetch) => self.fetch(cx, from, &fetch),
             Message::ReadProducers(read) => self.read_producers(cx, from, &read),
-            Message::StartRead(request) => self.start_read(cx, from, request),
-            Message::StopRead(_) => self.stop_read(from),
+            Message::StartRead(stream, request) => self.start_read(cx, from, stream, request),
+            Message::StopRead(stream, _) => drop(self.streams.remove(&(from, stream))),
             _ => {}
         }
         self.pump(cx);
     }
 
-    pub fn stop_read(&mut self, reader: Address) {
-        self.streams.remove(&reader);
+    /// A reader is gone.
+    pub fn stop_reads(&mut self, reader: Address) {
+        self.streams.retain(|(address, _), _| *address != reader);
     }
 
-    fn start_read(&mut self, cx: &mut Context<'_>, from: Address, request: StartRead) {
+    fn start_read(&mut self, cx: &mut Context<'_>, from: Address, number: u64, request: StartRead) {
         if request.incarnation != self.core.incarnation() {
             let (shard, version, status) = (self.core.shard(), request.version, ReadStatus::Incarnation);
             let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
-            return cx.send(from, Lane::Read(shard), Message::ReadStarted(started));
+            return cx.send(from, Lane::Read(shard), Message::ReadStarted(number, started));
         }
         let partition = request.partition;
-        match self.streams.get_mut(&from).filter(|stream| stream.partition() == partition) {
+        match self.streams.get_mut(&(from, number)) {
             Some(stream) => stream.handle_restart(request),
             None => {
                 let mut stream = ReadStream::new(self.core.shard(), request);
                 if let Some(readable) = self.readable(partition) {
                     stream.handle_readable(readable);
                 }
-                self.streams.insert(from, stream);
+                self.streams.insert((from, number), stream);
             }
         }
         self.core.want(partition);
@@ -220,13 +221,14 @@ impl Shard {
         let mut moved = false;
         let shard = self.core.shard();
         let lane = Lane::Read(shard);
-        for (reader, stream) in &mut self.streams {
+        for ((reader, number), stream) in &mut self.streams {
+            let (reader, number) = (*reader, *number);
             while let Some(output) = stream.poll_output() {
                 moved = true;
                 match output {
-                    ReadOutput::Started(started) => cx.send(*reader, lane, Message::ReadStarted(started)),
-                    ReadOutput::Block(read, block) => cx.send(*reader, lane, Message::ReadBlock(shard, read, block)),
-                    ReadOutput::Claim(claim) => cx.send(*reader, lane, Message::ReadClaim(shard, claim)),
+                    ReadOutput::Started(started) => cx.send(reader, lane, Message::ReadStarted(number, started)),
+                    ReadOutput::Block(read, block) => cx.send(reader, lane, Message::ReadBlock(number, shard, read, block)),
+                    ReadOutput::Claim(claim) => cx.send(reader, lane, Message::ReadClaim(number, shard, claim)),
                     ReadOutput::Read { version, partition, from, upto, len_max } => {
                         let chunk = self.reader.read(partition, from, upto, len_max).unwrap_or_default();
                         stream.handle_chunk(version, chunk);

@@ -58,7 +58,7 @@ fn message(message: &Message) -> String {
             let (first, last) = (header.first_lsn(), header.last_esn());
             format!("Store {} {first}..{last} {:?} {:?}", store.shard, store.placement.version, store.mode)
         }
-        Message::ReadBlock(shard, read, block) => {
+        Message::ReadBlock(_, shard, read, block) => {
             let (first, last) = (block.header().first_lsn(), block.header().last_esn());
             format!("ReadBlock {shard} {first}..{last} released {}", read.released)
         }

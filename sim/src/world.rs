@@ -430,6 +430,7 @@ impl World {
     pub fn kill(&mut self, server: u16, power: bool) {
         self.suspect(server);
         self.paused.remove(&server);
+        self.wakes.remove(&Address::Server(server));
         let s = self.servers.get_mut(&server).expect("a server of the run");
         if s.process.take().is_none() {
             return;

@@ -300,9 +300,7 @@ impl ShardCore {
     /// Answers when `seq` is where it has to be, which may be now.
     fn defer(&mut self, seq: EntrySeq, due: Due, reply: Reply) {
         self.replies.push(seq, due, reply);
-        if seq < self.submitted {
-            self.answer_due();
-        }
+        self.answer_due();
     }
 
     /// INV-SEAL: the seal is queued behind every block admitted before it.

@@ -6,7 +6,7 @@ use dlog_proto::block::{BlockHeader, BlockKind, Placement};
 use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch, SealedState, StoreMode, StoreRefusal};
 use dlog_proto::{Epoch, Esn, Lsn};
 
-use crate::entry::{EntrySeq, EpochMarks, Marks, PartitionImage, PartitionMeta};
+use crate::entry::{EntrySeq, EpochMarks, PartitionImage, PartitionMeta};
 
 /// A block of an epoch whose end is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,10 @@ pub(super) enum Admitted {
 #[derive(Debug)]
 pub struct PartitionState {
     meta: PartitionMeta,
-    marks: Marks,
+    released: Lsn,
+    /// Of epochs whose ends are not known. None is forgotten before its end is: blocks at or below `settled` are not listed any
+    /// more, so that without the mark recovery would take them for never written.
+    marks: BTreeMap<Epoch, EpochMarks>,
     /// Position of the newest producer snapshot: everything below it is in it.
     snapshot: Option<Lsn>,
     /// By first LSN: blocks of epochs whose ends are not known, above their settled marks.
@@ -43,7 +46,8 @@ pub struct PartitionState {
 
 impl PartitionState {
     pub(super) fn new(meta: PartitionMeta) -> Self {
-        Self { meta, marks: Marks::default(), snapshot: None, unsettled: BTreeMap::new() }
+        let (marks, unsettled) = (BTreeMap::new(), BTreeMap::new());
+        Self { meta, released: Lsn::ZERO, marks, snapshot: None, unsettled }
     }
 
     pub(super) fn from_image(image: PartitionImage) -> Self {
@@ -53,28 +57,28 @@ impl PartitionState {
             (block.header.first_lsn(), Held { span, crc, len, placement: block.placement, seq: EntrySeq(0) })
         };
         let unsettled = image.unsettled.into_iter().map(held).collect();
-        Self { meta: image.meta, marks: image.marks, snapshot: image.snapshot, unsettled }
+        let marks = image.marks.epochs.into_iter().map(|marks| (marks.epoch, marks)).collect();
+        Self { meta: image.meta, released: image.marks.released, marks, snapshot: image.snapshot, unsettled }
     }
 
     pub fn meta(&self) -> &PartitionMeta {
         &self.meta
     }
 
-    pub fn marks(&self) -> &Marks {
-        &self.marks
-    }
-
     /// Last LSN that may be read here.
     pub fn released(&self) -> Lsn {
-        self.marks.released
+        self.released
+    }
+
+    fn settled_in(&self, epoch: Epoch) -> Esn {
+        self.marks.get(&epoch).map_or(Esn::ZERO, |marks| marks.settled)
     }
 
     /// Up to where every record that may be read has all the copies that it will get: a shard that lacks one there was never
     /// meant to have it (trap C17).
     pub fn settled(&self) -> Lsn {
-        let epoch = self.marks.released.epoch();
-        let settled = self.marks.of_epoch(epoch).map_or(Esn::ZERO, |m| m.settled);
-        Lsn::new(epoch, settled).min(self.marks.released)
+        let epoch = self.released.epoch();
+        Lsn::new(epoch, self.settled_in(epoch)).min(self.released)
     }
 
     /// Whether somebody of this kind may write into `epoch`, up to `last_esn`.
@@ -114,8 +118,7 @@ impl PartitionState {
         if let Some(held) = self.overlapping(header) {
             return self.admit_again(mode, header, held, placement, seq);
         }
-        let settled = self.marks.of_epoch(header.epoch).map_or(Esn::ZERO, |m| m.settled);
-        if mode == StoreMode::Append && header.last_esn() <= settled {
+        if mode == StoreMode::Append && header.last_esn() <= self.settled_in(header.epoch) {
             return Err(StoreRefusal::Settled);
         }
         let BlockHeader { span, crc, .. } = *header;
@@ -176,9 +179,11 @@ impl PartitionState {
     }
 
     fn raise(&mut self, marks: EpochMarks) {
-        self.marks.raise(marks);
-        let epoch = marks.epoch;
-        let settled = self.marks.of_epoch(epoch).map_or(Esn::ZERO, |m| m.settled);
+        let EpochMarks { epoch, acked, settled } = marks;
+        let known = self.marks.entry(epoch).or_insert(EpochMarks { epoch, ..EpochMarks::default() });
+        known.acked = known.acked.max(acked);
+        known.settled = known.settled.max(settled);
+        let settled = known.settled;
         // Blocks end at marks, so whatever begins at or below one also ends there.
         while let Some((first, _)) = self.unsettled.range(Lsn::new(epoch, Esn(0))..=Lsn::new(epoch, settled)).next() {
             let first = *first;
@@ -210,7 +215,7 @@ impl PartitionState {
             // A known end implies the seal (trap C8).
             self.meta.seal = self.meta.seal.max(end.epoch.next());
             self.unsettled.retain(|first, _| first.epoch() != end.epoch);
-            self.marks.epochs.retain(|marks| marks.epoch != end.epoch);
+            self.marks.remove(&end.epoch);
             new = true;
         }
         new
@@ -222,10 +227,10 @@ impl PartitionState {
         if epoch >= self.meta.seal && self.meta.end_of(epoch).is_none() {
             self.raise(EpochMarks { epoch, acked: released.esn(), settled });
         }
-        if released <= self.marks.released {
+        if released <= self.released {
             return None;
         }
-        self.marks.released = released;
+        self.released = released;
         Some(released)
     }
 
@@ -236,7 +241,7 @@ impl PartitionState {
     }
 
     fn sealed_epoch(&self, epoch: Epoch) -> SealedEpoch {
-        let EpochMarks { acked, settled, .. } = self.marks.of_epoch(epoch).copied().unwrap_or_default();
+        let EpochMarks { acked, settled, .. } = self.marks.get(&epoch).copied().unwrap_or_default();
         let in_epoch = self.unsettled.range(Lsn::new(epoch, Esn(0))..=Lsn::new(epoch, Esn::MAX));
         let summary = |(first, held): (&Lsn, &Held)| BlockSummary {
             first_esn: first.esn(),
