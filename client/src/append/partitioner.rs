@@ -7,7 +7,7 @@ use dlog_proto::PartitionId;
 ///
 /// ```
 /// use dlog_client::append::partition_of_key;
-/// assert_eq!(partition_of_key(b"order-17", 8).0, 2);
+/// assert_eq!(partition_of_key(b"order-17", 8).0, 1);
 /// ```
 pub fn partition_of_key(key: &[u8], partitions: u32) -> PartitionId {
     PartitionId((murmur2(key) & 0x7fff_ffff) % partitions.max(1))

@@ -472,6 +472,10 @@ impl ReaderCore {
         self.buffer.clear();
         self.buffered = 0;
         self.stuck_since = Some(now);
+        // What a shard said counts only together with what it sent; that holds for shards that are away now too.
+        for state in self.shards.values_mut() {
+            (state.next, state.unproven_upto) = (self.cursor, Lsn::ZERO);
+        }
         let open: Vec<ShardRef> = self.shards.iter().filter(|(_, s)| s.open).map(|(shard, _)| *shard).collect();
         open.into_iter().for_each(|shard| self.start(shard));
     }
@@ -652,6 +656,22 @@ mod tests {
         let outputs = rig.block(2, lsn(1, 1), block(1, 1, 1));
         assert!(outputs.iter().any(|o| o == "e1n1..e1n1 base 0"));
         assert!(outputs.iter().any(|o| o.contains("known_down: []")), "it sends, so it is not down: {outputs:?}");
+    }
+
+    #[test]
+    fn what_a_shard_said_before_it_went_away_does_not_outlive_a_rewind() {
+        let mut rig = Rig::new(table(1, &[(1, Some(4)), (2, None)]));
+        let released = lsn(2, 0);
+        for node in [1, 2] {
+            rig.claim(node, released, released);
+        }
+        assert_eq!(rig.claim(1, released, released), [""; 0], "everybody is asked now");
+        rig.core.handle_closed(rig.now, shard(1));
+        rig.outputs();
+        rig.core.rewind(rig.now);
+        rig.outputs();
+        assert_eq!(rig.claim(2, released, released), [""; 0]);
+        assert_eq!(rig.wait(10_000).iter().filter(|o| o.starts_with("DataLoss")).count(), 0, "one shard is no f-majority");
     }
 
     #[test]
