@@ -1,0 +1,28 @@
+//! A storage node's shards: they keep blocks durable, find them again, and never serve a wrong byte.
+
+pub mod commit;
+mod config;
+mod counters;
+pub mod disk;
+mod engine;
+pub mod entry;
+pub mod index;
+mod log;
+mod marker;
+pub mod read;
+mod reclaim;
+mod recovery;
+pub mod segment;
+pub mod shard;
+mod shared;
+mod space;
+#[cfg(test)]
+mod testing;
+mod upkeep;
+
+pub use config::EngineConfig;
+pub use counters::{CounterValues, SyncReason};
+pub use engine::{CloseError, Engine, Start, UpkeepError};
+pub use log::AppendError;
+pub use recovery::{Loss, OpenError, Recovered};
+pub use segment::header::Identity;

@@ -1,0 +1,102 @@
+//! The thread that keeps the index up, makes segments ready and frees them.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::ShardFailed;
+use super::queue::{PanicGuard, Queue};
+use crate::engine::{CleanStop, UpkeepError};
+use crate::index::kv::KvError;
+use crate::log::SegmentLog;
+use crate::reclaim::{LogJob, Reclaim};
+use crate::shared::Shared;
+use crate::upkeep::Upkeep;
+
+/// How long it sleeps if nobody wakes it.
+const TICK: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct UpkeepThread {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    upkeep: Upkeep,
+    stop: Arc<CleanStop>,
+    reclaim_every: Duration,
+}
+
+impl UpkeepThread {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: Arc<Queue>,
+        upkeep: Upkeep,
+        stop: Arc<CleanStop>,
+        reclaim_every: Duration,
+    ) -> Self {
+        Self { shared, queue, upkeep, stop, reclaim_every }
+    }
+
+    pub(super) fn run(mut self) -> Self {
+        let queue = Arc::clone(&self.queue);
+        let _guard = PanicGuard(&queue);
+        let mut reclaimed = Instant::now();
+        while self.queue.wait_for_upkeep(TICK) {
+            let due = reclaimed.elapsed() >= self.reclaim_every;
+            if due {
+                reclaimed = Instant::now();
+            }
+            if let Err(error) = self.turn(due) {
+                self.fail(&error);
+                break;
+            }
+        }
+        self
+    }
+
+    fn turn(&mut self, reclaim: bool) -> Result<(), UpkeepError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        if self.shared.kv.has_failed() {
+            return Err(KvError("it failed while it was read".to_owned()).into());
+        }
+        self.upkeep.prepare(now)?;
+        self.upkeep.fill()?;
+        while self.upkeep.index()? {
+            self.upkeep.prepare(now)?;
+            self.upkeep.fill()?;
+        }
+        let with_log = &mut |job| on_commit_thread(&self.queue, job);
+        if self.shared.take_forget_losses() {
+            Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(with_log)?;
+        }
+        if reclaim {
+            Reclaim::new(&self.shared, &mut self.upkeep).run(with_log)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the shard out of service. A damaged index is made again by the next start.
+    fn fail(&self, error: &UpkeepError) {
+        if let UpkeepError::Index(index) = error
+            && !index.is_full_disk()
+            && let Err(error) = self.stop.rebuild_index()
+        {
+            tracing::error!(%error, "cannot note that the index is damaged");
+        }
+        self.queue.fail(ShardFailed(error.to_string()));
+    }
+
+    pub(super) fn into_upkeep(self) -> Upkeep {
+        self.upkeep
+    }
+}
+
+/// Does something with the log and waits for it.
+fn on_commit_thread(queue: &Queue, job: LogJob) -> Result<(), UpkeepError> {
+    let (answer, answered) = mpsc::channel();
+    let gone = || UpkeepError::Failed(ShardFailed("the shard stops".to_owned()));
+    let job = Box::new(move |log: &mut SegmentLog| drop(answer.send(job(log))));
+    if !queue.run(job) {
+        return Err(gone());
+    }
+    answered.recv().map_err(|_| gone())?
+}

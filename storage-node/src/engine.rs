@@ -1,0 +1,251 @@
+//! One shard's engine: opens a directory, appends, syncs, keeps the index up, closes.
+//!
+//! Everything here is called by one thread and waits for the disk; [`Reader`]s work beside it. A running shard puts it on
+//! threads of its own ([`Committer`](crate::commit::Committer)); a simulation calls it step by step.
+
+use std::io;
+use std::sync::Arc;
+
+use dlog_proto::PartitionUid;
+
+use crate::commit::{ReserveRefused, ShardFailed};
+use crate::config::EngineConfig;
+use crate::counters::{CounterValues, SyncReason};
+use crate::disk::{Disk, LockGuard};
+use crate::entry::{Entry, Marks, ShardMeta};
+use crate::index::kv::{KvError, KvStore};
+use crate::log::{AppendError, SegmentLog};
+use crate::marker::{MARKER_FILE, Marker, MarkerError};
+use crate::read::Reader;
+use crate::reclaim::Reclaim;
+use crate::recovery::inventory::{Inventory, check_identity};
+use crate::recovery::resume::resume;
+use crate::recovery::{OpenError, Recovered, losses, open_index, replay, shard_row};
+use crate::segment::Position;
+use crate::segment::header::Identity;
+use crate::shared::Shared;
+use crate::upkeep::Upkeep;
+
+/// What the engine cannot know by itself: handed in, so that a simulation decides it.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Of the machine, see [`boot_id`](crate::disk::boot_id).
+    pub boot_id: u128,
+    pub now_ms: i64,
+    /// Random bits.
+    pub random: u64,
+}
+
+/// An open shard.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log: SegmentLog,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) stop: CleanStop,
+    now_ms: i64,
+}
+
+/// What it takes to leave the directory properly.
+#[derive(Debug)]
+pub(crate) struct CleanStop {
+    disk: Arc<dyn Disk>,
+    marker: Marker,
+    _lock: Lock,
+}
+
+struct Lock(#[expect(dead_code, reason = "held, not used")] LockGuard);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+impl Engine {
+    /// Opens a shard's directory, or makes one of an empty directory.
+    pub fn open(
+        config: EngineConfig,
+        disk: Arc<dyn Disk>,
+        index: &dyn KvStore,
+        identity: Identity,
+        start: Start,
+    ) -> Result<(Self, Recovered), OpenError> {
+        config.check().map_err(OpenError::Config)?;
+        let lock = Lock(disk.lock()?);
+        let marker = read_marker(&*disk, &identity, start)?;
+        let inventory = Inventory::take(&disk, &identity)?;
+        let (marker, formatted) = match marker {
+            Some(marker) => (marker, false),
+            None => (unmarked(&identity, start), inventory.is_empty()),
+        };
+        if formatted {
+            // An index without a log is of another life of the directory.
+            index.set_aside()?;
+        }
+        let (kv, index_rebuilt) = open_index(index, &identity, &inventory, marker.rebuild_index)?;
+        let replayed = replay(&*kv, &identity, &inventory, &marker, config.search_len())?;
+        let recovered = Recovered {
+            formatted,
+            clean: marker.clean,
+            lost_write_cache: !formatted && !marker.clean && marker.boot != start.boot_id,
+            torn_bytes: replayed.torn_bytes,
+            losses: losses(&*kv)?,
+            new_losses: replayed.new_losses,
+            index_rebuilt: index_rebuilt.filter(|_| !formatted),
+            replayed_bytes: replayed.replayed_bytes,
+            shard: ShardMeta { incomplete_before: shard_row(&*kv)?.incomplete_before },
+        };
+        let in_use = Marker { boot: start.boot_id, clean: false, rebuild_index: false, end: Position::ZERO, ..marker };
+        in_use.write(&*disk)?;
+        let shared = Arc::new(Shared::new(config, identity, Arc::clone(&disk), kv));
+        let tail = (replayed.tail, replayed.next_commit);
+        let (log, upkeep) = resume(&shared, inventory, (in_use.secret, marker.end.segment), tail, start.now_ms)?;
+        let stop = CleanStop { disk, marker: in_use, _lock: lock };
+        Ok((Self { shared, log, upkeep, stop, now_ms: start.now_ms }, recovered))
+    }
+
+    /// What its threads had, when they are done.
+    pub(crate) fn of_parts(log: SegmentLog, upkeep: Upkeep, stop: CleanStop) -> Self {
+        Self { shared: log.shared(), log, upkeep, stop, now_ms: 0 }
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    pub fn counters(&self) -> CounterValues {
+        self.shared.counters.values()
+    }
+
+    /// Appends entries: they can be read when this returns, and are durable after the next [`sync`](Self::sync).
+    pub fn append(&mut self, entries: &[Entry]) -> Result<(), AppendError> {
+        for (done, entry) in entries.iter().enumerate() {
+            if let Err(refused) = self.reserve(entry) {
+                entries[..done].iter().for_each(|entry| self.shared.space.unreserve(entry));
+                return Err(match refused {
+                    ReserveRefused::TooLong { len, max } => AppendError::TooLong { len, max },
+                    _ => AppendError::NoSpace,
+                });
+            }
+        }
+        self.log.append(entries)
+    }
+
+    fn reserve(&mut self, entry: &Entry) -> Result<(), ReserveRefused> {
+        self.shared.space.reserve(entry).or_else(|_| {
+            // There may be room on the disk for another segment.
+            if let Err(error) = self.upkeep.prepare(self.now_ms) {
+                tracing::warn!(%error, "cannot prepare a segment");
+            }
+            self.shared.space.reserve(entry)
+        })
+    }
+
+    /// Makes everything appended so far durable.
+    pub fn sync(&mut self) -> Result<(), ShardFailed> {
+        self.log.sync(SyncReason::Asked).map(|_| ())
+    }
+
+    /// Notes in the log how far it is durable. Worth it when nothing else is to be written for a while.
+    pub fn mark(&mut self) -> Result<(), AppendError> {
+        self.log.mark()
+    }
+
+    /// Notes marks that no entry tells. They may be lost.
+    pub fn note_marks(&self, partition: PartitionUid, marks: &Marks) {
+        self.shared.note_hint(partition, marks);
+    }
+
+    /// Brings the index up to what is durable, and makes the next segment ready if room is low.
+    pub fn upkeep(&mut self, now_ms: i64) -> Result<(), UpkeepError> {
+        self.now_ms = now_ms;
+        while self.upkeep.index()? {}
+        self.upkeep.prepare(now_ms)?;
+        self.upkeep.fill()?;
+        Ok(())
+    }
+
+    /// Forgets losses: what may be missing is on record elsewhere. Until then every start tells of them.
+    pub fn forget_losses(&mut self) -> Result<(), UpkeepError> {
+        let log = &mut self.log;
+        Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(&mut |job| job(log))
+    }
+
+    /// Makes the index durable as far as it is.
+    pub fn checkpoint(&mut self) -> Result<(), KvError> {
+        self.upkeep.checkpoint()
+    }
+
+    /// Frees segments in which nothing is needed any more, and says how many.
+    pub fn reclaim(&mut self) -> Result<usize, UpkeepError> {
+        let log = &mut self.log;
+        Reclaim::new(&self.shared, &mut self.upkeep).run(&mut |job| job(log))
+    }
+
+    /// Leaves the directory so that the next start has nothing to do.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        self.log.sync(SyncReason::Internal)?;
+        while self.upkeep.index()? {}
+        self.upkeep.checkpoint()?;
+        self.stop.stop(self.log.position())?;
+        Ok(())
+    }
+}
+
+impl CleanStop {
+    /// Everything before `end` is durable, and nothing more is written.
+    pub(crate) fn stop(self, end: Position) -> io::Result<()> {
+        Marker { clean: true, end, ..self.marker }.write(&*self.disk)
+    }
+
+    /// The index is of no use any more: the next start makes it again.
+    pub(crate) fn rebuild_index(&self) -> io::Result<()> {
+        Marker { rebuild_index: true, ..self.marker }.write(&*self.disk)
+    }
+}
+
+/// Why the shard could not be kept up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    #[error(transparent)]
+    Index(#[from] KvError),
+    #[error("disk: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Failed(#[from] ShardFailed),
+}
+
+/// Why a shard was not closed properly. The next start recovers it.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    #[error(transparent)]
+    Failed(#[from] ShardFailed),
+    #[error(transparent)]
+    Index(#[from] KvError),
+    #[error("marker: {0}")]
+    Marker(#[from] io::Error),
+}
+
+fn read_marker(disk: &dyn Disk, identity: &Identity, start: Start) -> Result<Option<Marker>, OpenError> {
+    match Marker::read(disk)? {
+        None => Ok(None),
+        Some(Ok(marker)) => {
+            check_identity(MARKER_FILE, &marker.identity, identity)?;
+            Ok(Some(marker))
+        }
+        Some(Err(MarkerError::Damaged)) => {
+            tracing::error!(shard = %identity.shard, "the marker is damaged: the segments say whose directory it is");
+            Ok(Some(unmarked(identity, start)))
+        }
+        Some(Err(error @ MarkerError::Version(_))) => Err(OpenError::Marker(error.to_string())),
+    }
+}
+
+/// What holds where no marker says anything: the worst.
+fn unmarked(identity: &Identity, start: Start) -> Marker {
+    let (identity, secret) = (*identity, start.random);
+    Marker { identity, secret, boot: 0, clean: false, rebuild_index: false, end: Position::ZERO }
+}

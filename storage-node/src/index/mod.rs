@@ -1,0 +1,12 @@
+//! The index: where things lie in the log. Derived from it, never believed over it, rebuilt from it when it is gone.
+
+pub(crate) mod digest;
+pub mod kv;
+pub mod memory;
+pub(crate) mod overlay;
+mod purge;
+pub mod rocks;
+pub(crate) mod schema;
+pub(crate) mod step;
+pub(crate) mod transaction;
+pub(crate) mod watched;
