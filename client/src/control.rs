@@ -14,28 +14,29 @@ type Waiting = Mutex<HashMap<u64, oneshot::Sender<Frame>>>;
 
 /// A control lane; cheap to clone. Questions are answered in any order.
 #[derive(Debug, Clone)]
-pub(crate) struct Control {
+pub struct Control {
     tx: LaneSender,
     waiting: Arc<Waiting>,
     next: Arc<AtomicU64>,
 }
 
 impl Control {
-    pub(crate) async fn open(connection: &Connection) -> Result<Self, ClientError> {
-        let (tx, rx) = connection.open_lane(LaneKind::Control).await?.split();
+    /// Opens a lane for questions of this kind.
+    pub async fn open(connection: &Connection, kind: LaneKind) -> Result<Self, ClientError> {
+        let (tx, rx) = connection.open_lane(kind).await?.split();
         let waiting = Arc::new(Waiting::default());
         tokio::spawn(hand_out(rx, waiting.clone()));
         Ok(Self { tx, waiting, next: Arc::new(AtomicU64::new(1)) })
     }
 
     /// Whether a question would still be heard.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         // `hand_out` holds the other one until the lane ends.
         Arc::strong_count(&self.waiting) > 1
     }
 
     /// Asks, and waits for the answer; there is no time limit.
-    pub(crate) async fn ask<Q: Message, A: Message>(
+    pub async fn ask<Q: Message, A: Message>(
         &self,
         question: &Q,
         payload: Payload,

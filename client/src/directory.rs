@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog_metadata::state::{self, AllocateProducerIds, ClusterAnswer, Command, LogInfo, Query, QueryAnswer, Response};
-use dlog_proto::transport::{Connection, ConnectionClass, HostPort};
+use dlog_proto::transport::{Connection, ConnectionClass, HostPort, LaneKind};
 use dlog_proto::wire::{self, Answer, ErrorCode, Failed, Freshness, Message, Payload, Propose, Proposed};
 use dlog_proto::{EpochTable, LogId, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
 use tokio::task::JoinSet;
@@ -87,7 +87,7 @@ impl Directory {
             return Ok(control);
         }
         let connection = self.pool.connect(address, ConnectionClass::Control, None).await?;
-        let control = Control::open(&connection).await?;
+        let control = Control::open(&connection, LaneKind::Control).await?;
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone(), control.clone());
         Ok(control)
     }

@@ -22,10 +22,10 @@
 mod admin;
 pub mod append;
 pub mod clock;
-mod control;
+pub mod control;
 mod directory;
 mod error;
-mod pool;
+pub mod pool;
 pub mod read;
 
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ struct Slot {
 
 /// A client's connections. Made when first asked for, and again when they are lost.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub struct Pool {
     connector: QuicConnector,
     hello: Hello,
     next: AtomicU64,
@@ -23,12 +23,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: QuicConnector, hello: Hello) -> Self {
+    pub fn new(connector: QuicConnector, hello: Hello) -> Self {
         Self { connector, hello, next: AtomicU64::new(1), slots: Mutex::default() }
     }
 
     /// A connection to `address`. If `process` is given, one to that process: an older one's is of no use.
-    pub(crate) async fn connect(
+    pub async fn connect(
         &self,
         address: &HostPort,
         class: ConnectionClass,
@@ -54,7 +54,7 @@ impl Pool {
         Ok(connection)
     }
 
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if let Some((_, connection)) = slot.connection.try_lock().ok().and_then(|mut held| held.take()) {
                 connection.close(close_code::DONE, "");

@@ -106,6 +106,12 @@ impl Host {
         }
     }
 
+    /// Asks again for epochs of partitions that this node should sequence and does not: there was none to be had before.
+    pub fn retry_assigned(&mut self) {
+        let missing: Vec<_> = self.assigned.iter().filter(|p| !self.slots.contains_key(p)).copied().collect();
+        missing.into_iter().for_each(|partition| self.handle_assigned(partition, true));
+    }
+
     /// The metadata tier has given this process a new epoch of the partition, or has not.
     pub fn handle_activated(
         &mut self,
@@ -209,8 +215,8 @@ impl Host {
         }
     }
 
-    pub fn handle_fetched(&mut self, now: Time, from: ShardRef, answer: &FetchedBlock, block: Option<Block>) {
-        self.with(answer.partition, |sequencer| sequencer.handle_fetched(now, from, answer, block));
+    pub fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, block: Option<Block>) {
+        self.with(answer.partition, |sequencer| sequencer.handle_fetched(now, answer, block));
     }
 
     pub fn handle_producers(&mut self, answer: &ProducersRead, table: Option<&ProducerTable>) {

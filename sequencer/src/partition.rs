@@ -367,7 +367,8 @@ impl PartitionSequencer {
         }
     }
 
-    pub fn handle_fetched(&mut self, now: Time, from: ShardRef, answer: &FetchedBlock, block: Option<Block>) {
+    pub fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, block: Option<Block>) {
+        let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
         match (&mut self.past, answer.target) {
             (Past::Recovering(recovery), FetchTarget::Records { .. }) => {
                 recovery.handle_fetched(now, answer, from, block);
@@ -480,7 +481,8 @@ impl PartitionSequencer {
     fn take_waiting(&mut self, now: Time) {
         loop {
             let goes_on = matches!(self.past, Past::Ready) && self.succession == Succession::None;
-            let Some(Waiting { request, header, until }) = self.waiting.pop_front_if(|w| goes_on || w.until <= now) else {
+            let Some(Waiting { request, header, until }) = self.waiting.pop_front_if(|w| goes_on || w.until <= now)
+            else {
                 return;
             };
             let len = request.batch.len();

@@ -8,7 +8,7 @@ use dlog_proto::wire::{
     Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
     ReadProducers, ReadStarted, Release, Seal, Sealed, StartRead, Store, StoreAnswer,
 };
-use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef};
+use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
 
 /// Messages of one lane arrive in order; those of different lanes do not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,7 +43,7 @@ pub enum Message {
     Stored(StoreAnswer),
     Flushed(ShardId, Flushed),
     Sealed(Sealed),
-    Fetched(FetchedBlock, ShardRef, Option<Block>),
+    Fetched(FetchedBlock, Option<Block>),
     ProducersRead(ProducersRead, Option<ProducerTable>),
 
     /// On a stream of its own, as the others of reading: the number tells one from those before it.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_metadata::placement::sequencer_for;
+use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
     Activate, Command, Decide, DecideError, Decision, MissingCopies, RecordUnderReplicated, RegisterNode, Response,
     Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
 };
-use dlog_proto::wire::{EpochEnd, Release, Seal};
+use dlog_proto::wire::{AliveNode, EpochEnd, Liveness, Release, Seal};
 use dlog_proto::{
     ClusterId, End, Epoch, Esn, Location, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
 };
@@ -272,7 +272,7 @@ impl Process {
             Message::Stored(answer) => self.host.handle_stored(cx.now, &answer),
             Message::Flushed(_, flushed) => self.host.handle_flushed(cx.now, &flushed),
             Message::Sealed(sealed) => self.host.handle_sealed(sealed),
-            Message::Fetched(answer, from, block) => self.host.handle_fetched(cx.now, from, &answer, block),
+            Message::Fetched(answer, block) => self.host.handle_fetched(cx.now, &answer, block),
             Message::ProducersRead(answer, table) => self.host.handle_producers(&answer, table.as_ref()),
             Message::View { state, alive } => self.handle_view(cx, *state, alive),
             message => self.handle_shard_message(cx, from, message),
@@ -311,17 +311,15 @@ impl Process {
         for node in new_nodes {
             self.tell_links(cx, node, true);
         }
-        let candidates: Vec<(NodeId, u16)> = self.alive.iter().map(|(node, _)| (*node, 1)).collect();
+        let alive =
+            self.alive.iter().map(|(node, process)| AliveNode { node: *node, process: *process, stopping: false });
+        let liveness = Liveness { term: 1, version: 1, alive: alive.collect() };
+        let candidates = Candidates::new(&self.state, &liveness);
         let partitions: Vec<_> = self.state.partitions().map(|(uid, partition)| (uid, partition.newest())).collect();
         for (uid, newest) in partitions {
-            let current = newest.filter(|(_, node, process)| self.alive.contains(&(*node, *process)));
-            let assigned = match current {
-                Some((_, _, process)) => process == self.id,
-                None => sequencer_for(uid, &candidates) == Some(self.node) && self.registered,
-            };
+            let assigned = self.registered && candidates.assign(&self.state, uid) == Some(self.node);
             self.host.handle_assigned(uid, assigned);
-            if let Some((epoch, _, process)) = newest.filter(|(_, _, process)| *process != self.id) {
-                let _ = process;
+            if let Some((epoch, ..)) = newest.filter(|(_, _, process)| *process != self.id) {
                 self.host.handle_superseded(uid, epoch);
             }
         }

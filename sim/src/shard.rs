@@ -152,8 +152,9 @@ impl Shard {
             Ok(Found::Block(stored)) => Some(stored.block),
             _ => None,
         };
-        let answer = FetchedBlock { shard, partition, target, found: block.is_some() };
-        cx.send(from, Lane::Store, Message::Fetched(answer, self.shard_ref(), block));
+        let incarnation = self.core.incarnation();
+        let answer = FetchedBlock { shard, incarnation, partition, target, found: block.is_some() };
+        cx.send(from, Lane::Store, Message::Fetched(answer, block));
     }
 
     fn read_producers(&self, cx: &mut Context<'_>, from: Address, read: &ReadProducers) {
@@ -227,7 +228,9 @@ impl Shard {
                 moved = true;
                 match output {
                     ReadOutput::Started(started) => cx.send(reader, lane, Message::ReadStarted(number, started)),
-                    ReadOutput::Block(read, block) => cx.send(reader, lane, Message::ReadBlock(number, shard, read, block)),
+                    ReadOutput::Block(read, block) => {
+                        cx.send(reader, lane, Message::ReadBlock(number, shard, read, block))
+                    }
                     ReadOutput::Claim(claim) => cx.send(reader, lane, Message::ReadClaim(number, shard, claim)),
                     ReadOutput::Read { version, partition, from, upto, len_max } => {
                         let chunk = self.reader.read(partition, from, upto, len_max).unwrap_or_default();

@@ -67,7 +67,7 @@ fn message(message: &Message) -> String {
             format!("Proposed {} at {} {response:?}", request.counter, state.revision())
         }
         Message::Append { partition, round, batch, .. } => format!("Append {partition} round {round} batch {batch}"),
-        Message::Fetched(answer, from, _) => format!("Fetched {answer:?} from {}", from.shard),
+        Message::Fetched(answer, _) => format!("Fetched {answer:?}"),
         other => format!("{other:?}"),
     }
 }

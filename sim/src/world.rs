@@ -45,7 +45,10 @@ pub enum Event {
     /// Tries to connect.
     Connect(Address, Address),
     /// An actor notices what became of a connection.
-    Notice { at: Address, peer: Address },
+    Notice {
+        at: Address,
+        peer: Address,
+    },
     /// The metadata tier believes that a process is gone.
     Gone {
         node: NodeId,

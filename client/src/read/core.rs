@@ -671,7 +671,11 @@ mod tests {
         rig.core.rewind(rig.now);
         rig.outputs();
         assert_eq!(rig.claim(2, released, released), [""; 0]);
-        assert_eq!(rig.wait(10_000).iter().filter(|o| o.starts_with("DataLoss")).count(), 0, "one shard is no f-majority");
+        assert_eq!(
+            rig.wait(10_000).iter().filter(|o| o.starts_with("DataLoss")).count(),
+            0,
+            "one shard is no f-majority"
+        );
     }
 
     #[test]

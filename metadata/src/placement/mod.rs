@@ -7,11 +7,13 @@
 //! for ever: all arithmetic is on integers, and the tests pin results. To change a function here is to make replicas of
 //! different versions disagree; a new rule needs a new command.
 
+mod assign;
 mod draw;
 mod nodeset;
 
 use dlog_proto::{NodeId, PartitionUid};
 
+pub use assign::Candidates;
 pub use nodeset::{NotEnough, PLACEMENT_GROUPS, choose_nodeset, default_nodeset_size};
 
 pub(crate) use nodeset::{Pool, check_enough, placement_group};

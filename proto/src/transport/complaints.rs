@@ -9,8 +9,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// One kind of complaint. The first is logged at once; those that follow within [`INTERVAL`] are counted, and the next line
 /// tells how many there were.
-#[derive(Debug)]
-pub(super) struct Complaints {
+#[derive(Debug, Default)]
+pub struct Complaints {
     state: Mutex<State>,
 }
 
@@ -29,11 +29,11 @@ enum Line {
 }
 
 impl Complaints {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(super) fn complain(&self, complaint: &impl Display) {
+    pub fn complain(&self, complaint: &impl Display) {
         match self.line(Instant::now()) {
             Line::None => {}
             Line::First => tracing::info!("{complaint}"),

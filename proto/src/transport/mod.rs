@@ -28,6 +28,7 @@ mod tls;
 mod tests;
 
 pub use address::HostPort;
+pub use complaints::Complaints;
 pub use connection::{CloseReason, Connection, MtuClass, PeerIdentity, PeerInfo, close_code};
 pub use handshake::{
     Admission, HandshakeError, Hello, PROTOCOL_MAX, PROTOCOL_MIN, Refused, RefusedCode, TEXT_LEN_MAX, Welcome,

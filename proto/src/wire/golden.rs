@@ -113,8 +113,8 @@ fn sealing() {
     let target = FetchTarget::Records { epoch: Epoch(3), first_esn: Esn(42) };
     check(&FetchBlock { shard, incarnation, partition, target }, "0200010009000000221100000000000000030000002a000000");
     check(
-        &FetchedBlock { shard, partition, target: FetchTarget::ProducerSnapshot, found: true },
-        "02000100221100000000000001000000000000000001",
+        &FetchedBlock { shard, incarnation, partition, target: FetchTarget::ProducerSnapshot, found: true },
+        "0200010009000000221100000000000001000000000000000001",
     );
     check(
         &ReadProducers { shard, incarnation, partition, epoch, after: LSN, ends: vec![end] },

@@ -110,6 +110,7 @@ pub enum FetchTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct FetchedBlock {
     pub shard: ShardId,
+    pub incarnation: Incarnation,
     pub partition: PartitionUid,
     pub target: FetchTarget,
     pub found: bool,
