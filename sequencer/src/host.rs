@@ -6,6 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
@@ -110,6 +111,17 @@ impl Host {
     pub fn retry_assigned(&mut self) {
         let missing: Vec<_> = self.assigned.iter().filter(|p| !self.slots.contains_key(p)).copied().collect();
         missing.into_iter().for_each(|partition| self.handle_assigned(partition, true));
+    }
+
+    /// Asks for new nodesets where too few shards of the current one have taken writes for `patience`.
+    pub fn renew_stalled(&mut self, now: Time, patience: Duration) {
+        for (partition, slot) in &mut self.slots {
+            if let Slot::Active(sequencer) = slot
+                && sequencer.ask_new_nodeset_if_stalled(now, patience)
+            {
+                self.dirty.insert(*partition);
+            }
+        }
     }
 
     /// The metadata tier has given this process a new epoch of the partition, or has not.

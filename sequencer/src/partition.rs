@@ -20,7 +20,7 @@ use dlog_proto::producer::{Admission, ProducerBatch, ProducerTable, StoredBatch}
 use dlog_proto::record::{self, BatchError, BatchHeader};
 use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
-    SealedPartition, Store, StoreAnswer, StoreMode, WirePlacement,
+    SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
     Durability, End, Epoch, EpochEntry, EpochTable, Esn, Lsn, PartitionUid, ShardId, ShardRef, Time, TimestampMs,
@@ -632,12 +632,21 @@ impl PartitionSequencer {
         [self.appender.next_timeout(), past, snapshot, waiting].into_iter().flatten().min()
     }
 
-    /// Asks for a new epoch with another nodeset if too few shards of this one have taken writes for `patience`.
-    pub fn ask_new_nodeset_if_stalled(&mut self, now: Time, patience: Duration) {
+    /// Asks for a new epoch with another nodeset if too few shards of this one have taken writes for `patience`. Says whether it
+    /// did.
+    pub fn ask_new_nodeset_if_stalled(&mut self, now: Time, patience: Duration) -> bool {
         let stalled = self.appender.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        if stalled && self.succession != Succession::Asked && self.preempted_by.is_none() {
+        let asks = stalled && self.succession != Succession::Asked && self.preempted_by.is_none();
+        if asks {
             self.ask_new_epoch(NewEpochReason::NoShards);
         }
+        asks
+    }
+
+    /// Where the partition ends now.
+    pub fn tail(&self) -> Tail {
+        let acked = Lsn::new(self.epoch, self.appender.acked());
+        Tail { acked, released: self.released(), next_offset: self.table.offset_of(acked.next()) }
     }
 }
 

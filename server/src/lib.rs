@@ -7,6 +7,7 @@ pub mod config;
 pub mod data_dir;
 pub mod http;
 pub mod logging;
+mod node;
 mod serve;
 pub mod signals;
 

@@ -1,9 +1,11 @@
 //! Serving: takes the data directory, opens the ports, says so, and goes on until told to stop.
 
 use std::io;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
+use dlog_client::clock::now_ms;
+use dlog_metadata::Metadata;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -11,6 +13,7 @@ use crate::banner::Banner;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{HttpError, HttpServer, NodeStatus, Status};
+use crate::node::{Node, NodeError};
 use crate::signals::Stop;
 
 /// Why a node does not serve.
@@ -20,58 +23,97 @@ pub enum ServeError {
     DataDir(#[from] DataDirError),
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
+    #[error("the metadata replica has failed, and this node with it: {0}")]
+    MetadataFailed(String),
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
-    let stop = Stop::on_signals().map_err(ServeError::Signals)?;
-    let data_dir = DataDir::open(&config.data_dir, config.node_id, now_ms())?;
+    let mut stop = Stop::on_signals().map_err(ServeError::Signals)?;
+    let config = Arc::new(config);
+    let data_dir = Arc::new(DataDir::open(&config.data_dir, config.node_id, now_ms())?);
     let http = HttpServer::bind(&config.http).await?;
-    let node = Arc::new(Node::new(config, data_dir));
+    let status = Arc::new(Health::new(config.clone(), data_dir.clone()));
+    let shown: Arc<dyn NodeStatus> = Arc::<Health>::clone(&status);
+    let http = tokio::spawn(http.serve(shown, stop.clone()));
+
+    let waiting = status.clone();
+    let started = Node::start(config.clone(), data_dir.clone(), stop.clone(), move |what| waiting.waits_for(what)).await;
+    let node = match started {
+        Ok(node) => node,
+        Err(NodeError::Stopped) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    status.is_ready(node.metadata().clone());
     tracing::info!(
-        node = node.config.node_id.0,
-        listen = %node.config.listen,
-        http = %node.config.http,
-        data_dir = %node.data_dir.path().display(),
+        node = config.node_id.0,
+        listen = %config.listen,
+        http = %config.http,
+        data_dir = %data_dir.path().display(),
+        ready_ms = status.started.elapsed().as_millis() as u64,
         "ready"
     );
-    Banner { config: &node.config, data_dir: node.data_dir.path(), cluster: node.data_dir.cluster() }.print();
-    let status: Arc<dyn NodeStatus> = Arc::<Node>::clone(&node);
-    http.serve(status, stop).await;
+    Banner { config: &config, data_dir: data_dir.path(), cluster: data_dir.cluster() }.print();
+    let metadata = node.metadata().clone();
+    let failed = tokio::select! {
+        () = stop.requested() => None,
+        why = metadata.wait_failed() => Some(why),
+    };
+    node.stop(config.node_id).await;
+    if let Some(why) = failed {
+        return Err(ServeError::MetadataFailed(why));
+    }
+    let _ = http.await;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
-}
-
-struct Node {
-    config: Config,
-    data_dir: DataDir,
+/// What HTTP tells of this node.
+struct Health {
+    config: Arc<Config>,
+    data_dir: Arc<DataDir>,
     started: Instant,
     metrics: Registry,
+    /// Once it serves.
+    metadata: OnceLock<Metadata>,
+    waiting_for: Mutex<String>,
 }
 
-impl Node {
-    fn new(config: Config, data_dir: DataDir) -> Self {
+impl Health {
+    fn new(config: Arc<Config>, data_dir: Arc<DataDir>) -> Self {
         let mut metrics = Registry::with_prefix("dlog");
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         metrics.register("build", "What runs here.", version);
-        Self { config, data_dir, started: Instant::now(), metrics }
+        let waiting_for = Mutex::new("its ports".to_owned());
+        Self { config, data_dir, started: Instant::now(), metrics, metadata: OnceLock::new(), waiting_for }
+    }
+
+    fn waits_for(&self, what: &str) {
+        tracing::debug!("waiting for {what}");
+        what.clone_into(&mut self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_ready(&self, metadata: Metadata) {
+        let _ = self.metadata.set(metadata);
     }
 }
 
-impl NodeStatus for Node {
+impl NodeStatus for Health {
     fn ready(&self) -> Result<(), String> {
-        Ok(())
+        match self.metadata.get() {
+            None => Err(format!("waiting for {}", self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner))),
+            Some(metadata) if metadata.leader().is_none() => Err("waiting for a leader of the metadata tier".to_owned()),
+            Some(_) => Ok(()),
+        }
     }
 
     fn status(&self) -> Status {
         let Self { config, data_dir, started, .. } = self;
+        let ready = self.ready();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             node: config.node_id,
@@ -81,8 +123,8 @@ impl NodeStatus for Node {
             advertise: config.advertise.to_string(),
             http: config.http.to_string(),
             data_dir: data_dir.path().display().to_string(),
-            ready: self.ready().is_ok(),
-            waiting_for: self.ready().err(),
+            ready: ready.is_ok(),
+            waiting_for: ready.err(),
             uptime_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

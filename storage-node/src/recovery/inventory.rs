@@ -94,14 +94,21 @@ impl Inventory {
     }
 }
 
-fn read_header(disk: &dyn Disk, name: &str, len: u64) -> Result<SegmentHeader, HeaderError> {
-    let mut page = vec![0; SegmentHeader::PAGE_LEN.min(u32::try_from(len).unwrap_or(u32::MAX)) as usize];
-    let read = disk.open(name).and_then(|file| file.read_at(0, &mut page));
-    if let Err(error) = read {
-        tracing::error!(file = name, %error, "cannot read the segment's header");
-        return Err(HeaderError::Damaged);
+pub(crate) fn read_header(disk: &dyn Disk, name: &str, len: u64) -> Result<SegmentHeader, HeaderError> {
+    match read_page(disk, name, len) {
+        Ok(page) => SegmentHeader::decode(&page),
+        Err(error) => {
+            tracing::error!(file = name, %error, "cannot read the segment's header");
+            Err(HeaderError::Damaged)
+        }
     }
-    SegmentHeader::decode(&page)
+}
+
+/// The first page of a file, or as much of it as there is.
+pub(crate) fn read_page(disk: &dyn Disk, name: &str, len: u64) -> io::Result<Vec<u8>> {
+    let mut page = vec![0; SegmentHeader::PAGE_LEN.min(u32::try_from(len).unwrap_or(u32::MAX)) as usize];
+    disk.open(name)?.read_at(0, &mut page)?;
+    Ok(page)
 }
 
 /// Refuses what belongs to somebody else, and says to whom.

@@ -15,7 +15,10 @@
 
 pub(crate) mod inventory;
 pub(crate) mod resume;
-mod scan;
+pub(crate) mod scan;
+mod whose;
+
+pub use whose::identity_of;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -97,23 +100,10 @@ pub(crate) fn open_index(
     inventory: &Inventory,
     asked: bool,
 ) -> Result<(Arc<dyn Kv>, Option<String>), OpenError> {
-    let usable = |kv: &dyn Kv| -> Result<Option<String>, KvError> {
-        let Some(row) = checkpoint(kv)? else { return Ok(None) };
-        if row.identity != *identity {
-            return Ok(Some("it is of another shard".to_owned()));
-        }
-        let position = row.position;
-        let is_there = position == Position::ZERO
-            || inventory
-                .segments
-                .get(&position.segment)
-                .is_some_and(|segment| position.offset <= segment.len && position.offset.is_multiple_of(8));
-        Ok((!is_there).then(|| format!("it ends at {position}, which is not there any more")))
-    };
     let reason = if asked {
         Some("it was found damaged before".to_owned())
     } else {
-        match store.open().and_then(|kv| Ok((usable(&*kv)?, kv))) {
+        match store.open().and_then(|kv| Ok((unusable(&*kv, identity, inventory)?, kv))) {
             Ok((None, kv)) => return Ok((kv, None)),
             Ok((Some(reason), _)) => Some(reason),
             Err(error) => Some(error.to_string()),
@@ -122,6 +112,21 @@ pub(crate) fn open_index(
     tracing::warn!(?reason, shard = %identity.shard, "the index is set aside and made again");
     store.set_aside()?;
     Ok((store.open()?, reason))
+}
+
+/// Why an index that can be read is of no use, if it is.
+pub(crate) fn unusable(kv: &dyn Kv, identity: &Identity, inventory: &Inventory) -> Result<Option<String>, KvError> {
+    let Some(row) = checkpoint(kv)? else { return Ok(None) };
+    if row.identity != *identity {
+        return Ok(Some("it is of another shard".to_owned()));
+    }
+    let position = row.position;
+    let is_there = position == Position::ZERO
+        || inventory
+            .segments
+            .get(&position.segment)
+            .is_some_and(|segment| position.offset <= segment.len && position.offset.is_multiple_of(8));
+    Ok((!is_there).then(|| format!("it ends at {position}, which is not there any more")))
 }
 
 pub(crate) fn checkpoint(kv: &dyn Kv) -> Result<Option<CheckpointRow>, KvError> {
@@ -146,6 +151,8 @@ pub(crate) struct Replayed {
     pub(crate) torn_bytes: u64,
     pub(crate) replayed_bytes: u64,
     pub(crate) new_losses: usize,
+    /// Where the log ends.
+    pub(crate) end: Position,
 }
 
 /// Brings the index up to the end of the log.
@@ -189,6 +196,7 @@ pub(crate) fn replay(
     }
     replay.missing_segments(inventory, marker)?;
     replay.flush()?;
+    replay.result.end = replay.indexed;
     Ok(replay.result)
 }
 

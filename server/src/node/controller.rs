@@ -1,0 +1,152 @@
+//! From what the metadata tier says to what cores do: who lives, who sequences what, which epochs are over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlog_metadata::Metadata;
+use dlog_metadata::placement::Candidates;
+use dlog_metadata::state::{NodeInfo, State};
+use dlog_proto::wire::Liveness;
+use dlog_proto::{Epoch, NodeId, PartitionUid, ProcessId};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::core::{CoreHandle, Input};
+
+const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) struct Controller {
+    node: NodeId,
+    process: ProcessId,
+    metadata: Metadata,
+    cores: Vec<CoreHandle>,
+    /// Told when this process is not the registered one.
+    forgotten: Arc<Notify>,
+    nodes: Vec<(NodeId, Arc<NodeInfo>)>,
+    assigned: HashSet<PartitionUid>,
+    /// Partitions that this process may have epochs of, and the newest epoch of another process that cores know of.
+    touched: HashMap<PartitionUid, Epoch>,
+}
+
+/// What one core is told.
+#[derive(Default)]
+struct News {
+    assigned: Vec<(PartitionUid, bool)>,
+    superseded: Vec<(PartitionUid, Epoch)>,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        node: NodeId,
+        process: ProcessId,
+        metadata: Metadata,
+        cores: Vec<CoreHandle>,
+        forgotten: Arc<Notify>,
+    ) -> Self {
+        let (nodes, assigned, touched) = (Vec::new(), HashSet::new(), HashMap::new());
+        Self { node, process, metadata, cores, forgotten, nodes, assigned, touched }
+    }
+
+    /// For ever.
+    pub(crate) async fn run(mut self) {
+        let (mut views, mut alive) = (self.metadata.views(), self.metadata.liveness_updates());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let (view, liveness) = (views.borrow_and_update().clone(), alive.borrow_and_update().clone());
+            self.look(&view, &liveness);
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                changed = alive.changed() => if changed.is_err() { return },
+                _ = tick.tick() => self.tick(&view),
+            }
+        }
+    }
+
+    fn tick(&mut self, view: &State) {
+        self.cores.iter().for_each(|core| core.tell(Input::Tick));
+        if view.node(self.node).is_some_and(|info| info.process != self.process) {
+            self.forgotten.notify_one();
+        }
+    }
+
+    fn look(&mut self, view: &State, liveness: &Liveness) {
+        self.tell_nodes(view, liveness);
+        let registered = view.node(self.node).is_some_and(|info| info.process == self.process);
+        let candidates = if registered { Candidates::new(view, liveness) } else { Candidates::default() };
+        let mut news: Vec<News> = self.cores.iter().map(|_| News::default()).collect();
+        for (partition, entry) in view.partitions() {
+            let news = &mut news[core_of(partition, self.cores.len())];
+            let mine = candidates.assign(view, partition) == Some(self.node);
+            self.look_at(partition, entry.newest(), mine, news);
+        }
+        self.drop_deleted(view, &mut news);
+        for (core, News { assigned, superseded }) in self.cores.iter().zip(news) {
+            // In this order: who was superseded and is assigned again starts over.
+            if !superseded.is_empty() {
+                core.tell(Input::Superseded(superseded));
+            }
+            if !assigned.is_empty() {
+                core.tell(Input::Assigned(assigned));
+            }
+        }
+    }
+
+    fn look_at(
+        &mut self,
+        partition: PartitionUid,
+        newest: Option<(Epoch, NodeId, ProcessId)>,
+        mine: bool,
+        news: &mut News,
+    ) {
+        let others = newest.filter(|(_, _, process)| *process != self.process);
+        if let (Some((epoch, ..)), Some(known)) = (others, self.touched.get_mut(&partition))
+            && *known < epoch
+        {
+            *known = epoch;
+            news.superseded.push((partition, epoch));
+            self.assigned.remove(&partition);
+        }
+        if mine && self.assigned.insert(partition) {
+            self.touched.entry(partition).or_insert(others.map_or(Epoch::ZERO, |(epoch, ..)| epoch));
+            news.assigned.push((partition, true));
+        } else if !mine && self.assigned.remove(&partition) {
+            news.assigned.push((partition, false));
+        }
+    }
+
+    fn drop_deleted(&mut self, view: &State, news: &mut [News]) {
+        let cores = news.len();
+        self.touched.retain(|partition, _| {
+            let exists = view.partition(*partition).is_some();
+            if !exists {
+                let news = &mut news[core_of(*partition, cores)];
+                news.assigned.push((*partition, false));
+                news.superseded.push((*partition, Epoch::MAX));
+            }
+            exists
+        });
+        if self.assigned.len() > self.touched.len() {
+            self.assigned.retain(|partition| view.partition(*partition).is_some());
+        }
+    }
+
+    /// The nodes that live, to those who connect to them.
+    fn tell_nodes(&mut self, view: &State, liveness: &Liveness) {
+        let lives = |node: NodeId, info: &NodeInfo| {
+            liveness.alive.iter().any(|alive| alive.node == node && alive.process == info.process)
+        };
+        let nodes: Vec<_> =
+            view.nodes().filter(|(node, info)| lives(*node, info)).map(|(node, info)| (node, info.clone())).collect();
+        if nodes != self.nodes {
+            self.cores.iter().for_each(|core| core.tell(Input::Nodes(nodes.clone())));
+            self.nodes = nodes;
+        }
+    }
+}
+
+/// The core that sequences a partition.
+pub(crate) fn core_of(partition: PartitionUid, cores: usize) -> usize {
+    (partition.0 % cores as u64) as usize
+}

@@ -1,0 +1,122 @@
+//! What a core is told. Everything comes through one queue, so a core's state needs no lock.
+
+use std::sync::Arc;
+
+use dlog_metadata::state::NodeInfo;
+use dlog_proto::transport::{Connection, LaneKind, LaneSender, QuicIncoming};
+use dlog_proto::wire::{EpochEnd, Frame, Tail};
+use dlog_proto::{Epoch, EpochTable, NodeId, PartitionUid, ShardId, ShardRef};
+use dlog_storage_node::entry::PartitionImage;
+use dlog_storage_node::read::{Chunk, ReadError};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::shard::NewShard;
+
+/// Tells one lane from another, for as long as the process lives.
+pub(super) type LaneNumber = u64;
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Somebody wants to connect; the connection is to live on this core.
+    Incoming(QuicIncoming),
+    /// Another part of this process has connected.
+    Connected(Connection),
+    LaneOpened {
+        lane: LaneNumber,
+        kind: LaneKind,
+        is_node: bool,
+        tx: LaneSender,
+    },
+    /// A lane has at most one batch here: its task goes on when it is told to.
+    LaneFrames {
+        lane: LaneNumber,
+        frames: Vec<Frame>,
+        go_on: Arc<Notify>,
+    },
+    LaneClosed(LaneNumber),
+
+    /// A lane to a core of a node that keeps shards.
+    LinkUp {
+        link: u64,
+        node: NodeId,
+        core: u16,
+        tx: LaneSender,
+    },
+    LinkFrames {
+        link: u64,
+        frames: Vec<Frame>,
+        go_on: Arc<Notify>,
+    },
+    LinkDown {
+        link: u64,
+        node: NodeId,
+        core: u16,
+    },
+
+    /// The nodes that live, as registered.
+    Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
+    /// Whether this node should sequence these partitions.
+    Assigned(Vec<(PartitionUid, bool)>),
+    /// Partitions of which another process has a later epoch.
+    Superseded(Vec<(PartitionUid, Epoch)>),
+    /// A second has passed.
+    Tick,
+
+    /// The metadata tier has answered.
+    Activated(Vec<(PartitionUid, Option<EpochTable>)>),
+    Decided(Vec<(PartitionUid, EpochEnd)>),
+    MissingRecorded(Vec<(PartitionUid, Epoch, ShardRef)>),
+
+    Shard(Box<NewShard>),
+    /// The shard's commit thread has something to tell.
+    ShardProgress(ShardId),
+    Loaded {
+        shard: ShardId,
+        partitions: Vec<(PartitionUid, Result<Option<PartitionImage>, ReadError>)>,
+    },
+    ReadDone {
+        shard: ShardId,
+        lane: LaneNumber,
+        version: u32,
+        chunk: Result<Chunk, ReadError>,
+    },
+
+    GetTail {
+        partition: PartitionUid,
+        reply: oneshot::Sender<Option<Tail>>,
+    },
+    /// Closes the shards; the core ends when that is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// A core, for those who want to tell it something. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct CoreHandle {
+    inbox: mpsc::UnboundedSender<Input>,
+}
+
+impl CoreHandle {
+    /// What waits in the inbox is bounded by those who send: a batch per lane, an answer per question.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Input>) {
+        let (inbox, inputs) = mpsc::unbounded_channel();
+        (Self { inbox }, inputs)
+    }
+
+    /// A core that has ended hears nothing, and has nobody to answer.
+    pub(crate) fn tell(&self, input: Input) {
+        let _ = self.inbox.send(input);
+    }
+
+    pub(crate) async fn tail(&self, partition: PartitionUid) -> Option<Tail> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::GetTail { partition, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// Returns when the core's shards are closed.
+    pub(crate) async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        self.tell(Input::Stop(done));
+        let _ = stopped.await;
+    }
+}

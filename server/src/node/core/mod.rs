@@ -1,0 +1,313 @@
+//! A data core: one thread that owns some of the node's sequencers and shards, and the lanes that lead to them.
+//!
+//! ```text
+//! lanes, links, commit threads, control plane ─► inbox ─► Host (sequencers) ─► links to shards, answers to clients
+//!                                                      └► ShardCore ─► commit thread, answers to sequencers and readers
+//! ```
+//! It takes all that waits in its inbox, lets the cores act on it, and sends what came of it together: batches grow with the
+//! load by themselves. Nothing here waits for a disk or a peer.
+
+mod inbox;
+mod lanes;
+mod links;
+mod sequencing;
+mod shard;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlog_client::clock::{now, now_ms, sleep_until};
+use dlog_proto::block::Block;
+use dlog_proto::transport::{Admission, LaneKind, LaneSender};
+use dlog_proto::wire::{
+    Amend, Append, ErrorCode, Failed, FetchBlock, Frame, GetTail, Message, Payload, ReadProducers, Release, Seal,
+    StartRead, Store, Tail,
+};
+use dlog_proto::{PartitionUid, ShardId, Time, TimestampMs};
+use dlog_sequencer::{Host, Settings};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+pub(crate) use self::inbox::{CoreHandle, Input};
+pub(crate) use self::lanes::speaks_for_a_node;
+use self::inbox::LaneNumber;
+use self::links::Links;
+pub(crate) use self::links::Reach;
+use self::sequencing::Sequencing;
+use self::shard::{LocalShard, invalid};
+pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
+use super::proposer::Proposer;
+
+/// Inputs that are taken at once.
+const INPUTS_AT_ONCE: usize = 4096;
+/// Threads per core that read from disks.
+const READ_THREADS: usize = 16;
+/// A sequencer whose nodeset cannot take writes for so long asks for another.
+const NODESET_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a core is made of.
+pub(crate) struct CoreSetup {
+    pub(crate) index: u16,
+    pub(crate) me: CoreHandle,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Input>,
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) proposer: Proposer,
+    pub(crate) reach: Reach,
+}
+
+/// Starts a core on a thread of its own.
+pub(crate) fn start(setup: CoreSetup) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(READ_THREADS)
+        .thread_name(format!("read-{}", setup.index))
+        .build()?;
+    let name = format!("core-{}", setup.index);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, Core::new(setup).run());
+    })?;
+    Ok(())
+}
+
+struct OpenLane {
+    kind: LaneKind,
+    is_node: bool,
+    tx: LaneSender,
+}
+
+struct Core {
+    inbox: mpsc::UnboundedReceiver<Input>,
+    me: CoreHandle,
+    admission: Arc<dyn Admission>,
+    lanes: HashMap<LaneNumber, OpenLane>,
+    links: Links,
+    sequencing: Sequencing,
+    shards: BTreeMap<ShardId, LocalShard>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Core {
+    fn new(setup: CoreSetup) -> Self {
+        let CoreSetup { index, me, inbox, admission, settings, proposer, reach } = setup;
+        Self {
+            inbox,
+            admission,
+            lanes: HashMap::new(),
+            links: Links::new(reach, me.clone()),
+            sequencing: Sequencing::new(Host::new(settings, fastrand::u64(..)), index, proposer),
+            shards: BTreeMap::new(),
+            stop: None,
+            me,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut inputs = Vec::new();
+        while self.stop.is_none() {
+            let timeout = self.sequencing.host.next_timeout();
+            tokio::select! {
+                biased;
+                _ = self.inbox.recv_many(&mut inputs, INPUTS_AT_ONCE) => {}
+                () = sleep_until(timeout) => {}
+            }
+            let time = (now(), now_ms());
+            inputs.drain(..).for_each(|input| self.handle(time, input));
+            self.pump(time);
+        }
+        self.close().await;
+    }
+
+    fn pump(&mut self, time: (Time, TimestampMs)) {
+        let lanes = &self.lanes;
+        let answer = |lane: LaneNumber| lanes.get(&lane).map(|lane| &lane.tx);
+        self.sequencing.pump(time, &self.links, answer);
+        self.shards.values_mut().for_each(|shard| shard.pump(answer));
+    }
+
+    fn handle(&mut self, (now, now_ms): (Time, TimestampMs), input: Input) {
+        let host = &mut self.sequencing.host;
+        match input {
+            Input::Incoming(incoming) => {
+                spawn_local(lanes::accept(incoming, self.admission.clone(), self.me.clone()));
+            }
+            Input::Connected(connection) => {
+                spawn_local(lanes::serve(connection, self.me.clone()));
+            }
+            Input::LaneOpened { lane, kind, is_node, tx } => {
+                self.lanes.insert(lane, OpenLane { kind, is_node, tx });
+            }
+            Input::LaneFrames { lane, frames, go_on } => {
+                frames.into_iter().for_each(|frame| self.handle_frame((now, now_ms), lane, frame));
+                go_on.notify_one();
+            }
+            Input::LaneClosed(lane) => self.close_lane(lane),
+            Input::LinkUp { link, node, core, tx } => {
+                let shards = self.links.handle_up(link, node, core, tx);
+                shards.into_iter().for_each(|shard| host.handle_link(now, shard, true));
+            }
+            Input::LinkFrames { link, frames, go_on } => {
+                self.handle_link_frames(now, link, frames);
+                go_on.notify_one();
+            }
+            Input::LinkDown { link, node, core } => {
+                let shards = self.links.handle_down(link, node, core);
+                shards.into_iter().for_each(|shard| host.handle_link(now, shard, false));
+            }
+            Input::Nodes(nodes) => {
+                let lost = self.links.handle_nodes(nodes);
+                lost.into_iter().for_each(|shard| host.handle_link(now, shard, false));
+            }
+            Input::Assigned(partitions) => {
+                partitions.into_iter().for_each(|(partition, assigned)| host.handle_assigned(partition, assigned));
+            }
+            Input::Superseded(partitions) => {
+                partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(partition, by));
+            }
+            Input::Tick => {
+                host.retry_assigned();
+                host.renew_stalled(now, NODESET_PATIENCE);
+            }
+            Input::Activated(tables) => tables
+                .into_iter()
+                .for_each(|(partition, table)| host.handle_activated(now, now_ms, partition, table)),
+            Input::Decided(ends) => {
+                ends.into_iter().for_each(|(partition, end)| host.handle_decided(partition, end));
+            }
+            Input::MissingRecorded(items) => items
+                .into_iter()
+                .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
+            Input::Shard(new) => {
+                let shard = LocalShard::new(*new, self.me.clone());
+                self.shards.insert(shard.id(), shard);
+            }
+            Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),
+            Input::Loaded { shard, partitions } => self.with_shard(shard, |shard| {
+                partitions.into_iter().for_each(|(partition, loaded)| shard.handle_loaded(partition, loaded));
+            }),
+            Input::ReadDone { shard, lane, version, chunk } => {
+                if let (Some(shard), Some(lane_of)) = (self.shards.get_mut(&shard), self.lanes.get(&lane)) {
+                    shard.handle_read_done(lane, version, chunk, &lane_of.tx);
+                }
+            }
+            Input::GetTail { partition, reply } => {
+                let _ = reply.send(self.tail(partition));
+            }
+            Input::Stop(done) => self.stop = Some(done),
+        }
+    }
+
+    fn with_shard(&mut self, shard: ShardId, act: impl FnOnce(&mut LocalShard)) {
+        if let Some(shard) = self.shards.get_mut(&shard) {
+            act(shard);
+        }
+    }
+
+    fn tail(&self, partition: PartitionUid) -> Option<Tail> {
+        self.sequencing.host.sequencer(partition).map(dlog_sequencer::PartitionSequencer::tail)
+    }
+
+    fn close_lane(&mut self, lane: LaneNumber) {
+        if self.lanes.remove(&lane).is_some_and(|lane| lane.kind == LaneKind::Read) {
+            self.shards.values_mut().for_each(|shard| shard.stop_reading(lane));
+        }
+    }
+
+    fn handle_link_frames(&mut self, now: Time, link: u64, frames: Vec<Frame>) {
+        if !self.links.is_current(link) {
+            return;
+        }
+        for frame in frames {
+            if let Err(why) = self.sequencing.handle_shard_frame(now, frame) {
+                tracing::warn!("a shard's answer is not understood: {why}");
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, time: (Time, TimestampMs), lane: LaneNumber, frame: Frame) {
+        let Some(OpenLane { kind, is_node, tx }) = self.lanes.get(&lane) else { return };
+        let (corr, tx) = (frame.corr, tx.clone());
+        let handled = match kind {
+            LaneKind::Append if Append::is(&frame) => self.sequencing.handle_append(time, lane, frame),
+            LaneKind::Append if GetTail::is(&frame) => self.handle_get_tail(&frame, &tx),
+            LaneKind::Store if *is_node => self.handle_store_frame(lane, frame, &tx),
+            LaneKind::Read if StartRead::is(&frame) => self.handle_start_read(lane, &frame, &tx),
+            LaneKind::Store => Err("only nodes of the cluster may store: this peer has not shown that it is one".into()),
+            kind => Err(format!("a message of kind {} has no place on a lane for {kind:?} here", frame.kind)),
+        };
+        if let Err(why) = handled {
+            let _ = tx.send(Failed::new(ErrorCode::Unsupported, why).to_frame(corr, Payload::empty()));
+            tx.finish();
+            self.close_lane(lane);
+        }
+    }
+
+    fn handle_get_tail(&self, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
+        let GetTail { partition } = GetTail::from_frame(frame).map_err(invalid)?;
+        let answer = match self.tail(partition) {
+            Some(tail) => tail.to_frame(frame.corr, Payload::empty()),
+            None => not_sequenced(partition).to_frame(frame.corr, Payload::empty()),
+        };
+        let _ = tx.send(answer);
+        Ok(())
+    }
+
+    fn handle_store_frame(&mut self, lane: LaneNumber, frame: Frame, tx: &LaneSender) -> Result<(), String> {
+        if Store::is(&frame) {
+            let store = Store::from_frame(&frame).map_err(invalid)?;
+            let block = Block::decode(frame.payload).map_err(|error| format!("a block arrived damaged: {error}"))?;
+            self.with_shard(store.shard, |shard| shard.handle_store(lane, store, block, tx));
+        } else if Amend::is(&frame) {
+            let amend = Amend::from_frame(&frame).map_err(invalid)?;
+            self.with_shard(amend.shard, |shard| shard.handle_amend(lane, amend));
+        } else if Seal::is(&frame) {
+            let seal = Seal::from_frame(&frame).map_err(invalid)?;
+            self.with_shard(seal.shard, |shard| shard.handle_seal(lane, seal));
+        } else if Release::is(&frame) {
+            let release = Release::from_frame(&frame).map_err(invalid)?;
+            self.with_shard(release.shard, |shard| shard.handle_release(release));
+        } else if FetchBlock::is(&frame) {
+            let fetch = FetchBlock::from_frame(&frame).map_err(invalid)?;
+            self.with_shard(fetch.shard, |shard| shard.fetch(fetch, tx.clone()));
+        } else {
+            let read = ReadProducers::from_frame(&frame).map_err(invalid)?;
+            self.with_shard(read.shard, |shard| shard.read_producers(read, tx.clone()));
+        }
+        Ok(())
+    }
+
+    fn handle_start_read(&mut self, lane: LaneNumber, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
+        let request = StartRead::from_frame(frame).map_err(invalid)?;
+        let Some(shard) = self.shards.get_mut(&request.shard) else {
+            return Err(format!("shard {} is not served here", request.shard));
+        };
+        shard.handle_start_read(lane, request, tx);
+        Ok(())
+    }
+
+    /// Closes the shards, each on a thread that may wait.
+    async fn close(mut self) {
+        let mut closing = Vec::new();
+        for (shard, running) in
+            self.shards.iter_mut().filter_map(|(id, shard)| Some((*id, shard.take_running()?)))
+        {
+            closing.push((shard, tokio::task::spawn_blocking(move || running.close())));
+        }
+        for (shard, closing) in closing {
+            match closing.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%shard, %error, "not closed properly; the next start recovers it"),
+                Err(error) => tracing::error!(%shard, %error, "not closed properly; the next start recovers it"),
+            }
+        }
+        if let Some(done) = self.stop.take() {
+            let _ = done.send(());
+        }
+    }
+}
+
+pub(crate) fn not_sequenced(partition: PartitionUid) -> Failed {
+    Failed::new(ErrorCode::Unavailable, format!("partition {partition} is not sequenced here"))
+}

@@ -1,0 +1,203 @@
+//! Sequencers' effects: what they say to shards is gathered, and sent together at the end of a round.
+
+use std::collections::BTreeMap;
+
+use dlog_metadata::state::{UnderReplicatedChange, UnderReplicatedItem};
+use dlog_proto::block::Block;
+use dlog_proto::producer::ProducerTable;
+use dlog_proto::transport::LaneSender;
+use dlog_proto::wire::{
+    Append, AppendError, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload, ProducersRead,
+    Release, Seal, SealPartition, Sealed, Stored,
+};
+use dlog_proto::{Epoch, PartitionUid, ShardRef, Time, TimestampMs};
+use dlog_sequencer::{AppendRequest, Event, Host, HostOutput, NewEpochReason, Output, Proposal, Token};
+use slab::Slab;
+
+use super::inbox::LaneNumber;
+use super::links::Links;
+use crate::node::proposer::{Ask, Proposer};
+
+/// Partitions in one seal or release.
+const PARTITIONS_AT_ONCE: usize = 256;
+
+/// Whom the answer to an append goes to.
+#[derive(Debug)]
+struct Waiter {
+    lane: LaneNumber,
+    corr: u64,
+    partition: PartitionUid,
+}
+
+/// This core's sequencers, and who waits for them.
+#[derive(Debug)]
+pub(super) struct Sequencing {
+    pub(super) host: Host,
+    waiters: Slab<Waiter>,
+    core: u16,
+    proposer: Proposer,
+    seals: BTreeMap<ShardRef, Vec<SealPartition>>,
+    releases: BTreeMap<ShardRef, Vec<PartitionRelease>>,
+}
+
+impl Sequencing {
+    pub(super) fn new(host: Host, core: u16, proposer: Proposer) -> Self {
+        Self { host, waiters: Slab::new(), core, proposer, seals: BTreeMap::new(), releases: BTreeMap::new() }
+    }
+
+    /// An append came in. `Err` if the frame is none.
+    pub(super) fn handle_append(
+        &mut self,
+        (now, now_ms): (Time, TimestampMs),
+        lane: LaneNumber,
+        frame: Frame,
+    ) -> Result<(), String> {
+        let append = Append::from_frame(&frame).map_err(|error| error.to_string())?;
+        let waiter = Waiter { lane, corr: frame.corr, partition: append.partition };
+        let token = Token(self.waiters.insert(waiter) as u64);
+        let Append { partition, acks, with_offset } = append;
+        // Contiguous already, unless it was sent in pieces.
+        let batch = frame.payload.into_contiguous();
+        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
+        Ok(())
+    }
+
+    /// A shard has said something. `Err` if it makes no sense.
+    pub(super) fn handle_shard_frame(&mut self, now: Time, frame: Frame) -> Result<(), String> {
+        let invalid = |error: dlog_proto::wire::MessageError| error.to_string();
+        if Stored::is(&frame) {
+            let stored = Stored::from_frame(&frame).map_err(invalid)?;
+            stored.answers.iter().for_each(|answer| self.host.handle_stored(now, answer));
+        } else if Flushed::is(&frame) {
+            self.host.handle_flushed(now, &Flushed::from_frame(&frame).map_err(invalid)?);
+        } else if Sealed::is(&frame) {
+            self.host.handle_sealed(Sealed::from_frame(&frame).map_err(invalid)?);
+        } else if FetchedBlock::is(&frame) {
+            let answer = FetchedBlock::from_frame(&frame).map_err(invalid)?;
+            // A block that arrives damaged is one that was not found: others have it too.
+            let block = answer.found.then(|| Block::decode(frame.payload).ok()).flatten();
+            self.host.handle_fetched(now, &answer, block);
+        } else {
+            let answer = ProducersRead::from_frame(&frame).map_err(invalid)?;
+            let table = answer.ok.then(|| ProducerTable::decode(&frame.payload.into_contiguous()).ok()).flatten();
+            self.host.handle_producers(&answer, table.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Lets sequencers go on, and carries out what they want. `answer` finds a lane's sender.
+    pub(super) fn pump<'a>(
+        &mut self,
+        (now, now_ms): (Time, TimestampMs),
+        links: &Links,
+        answer: impl Fn(LaneNumber) -> Option<&'a LaneSender>,
+    ) {
+        self.host.pump(now, now_ms);
+        while let Some(output) = self.host.poll_output() {
+            match output {
+                HostOutput::Activate(partitions) => self.activate(partitions, false),
+                HostOutput::Partition { partition, epoch, output: Output::Reply { token, outcome } } => {
+                    if matches!(outcome, Err(AppendError::Invalid { .. })) {
+                        tracing::debug!(%partition, %epoch, ?outcome, "an append was refused");
+                    }
+                    let Some(waiter) = self.waiters.try_remove(token.0 as usize) else { continue };
+                    if let Some(tx) = answer(waiter.lane) {
+                        let appended = Appended { partition: waiter.partition, outcome };
+                        let _ = tx.send(appended.to_frame(waiter.corr, Payload::empty()));
+                    }
+                }
+                HostOutput::Partition { partition, epoch, output } => self.carry_out(links, partition, epoch, output),
+            }
+        }
+        self.send_gathered(links);
+    }
+
+    fn carry_out(&mut self, links: &Links, partition: PartitionUid, epoch: Epoch, output: Output) {
+        let nothing = Payload::empty;
+        match output {
+            Output::Store { store, block } => {
+                links.send(store.shard, store.to_frame(0, block.bytes().clone()));
+            }
+            Output::Amend(amend) => links.send(amend.shard, amend.to_frame(0, nothing())),
+            Output::Seal { to, seal } => self.seals.entry(to).or_default().push(seal),
+            Output::Fetch(fetch) => links.send(fetch.shard, fetch.to_frame(0, nothing())),
+            Output::ReadProducers(read) => links.send(read.shard, read.to_frame(0, nothing())),
+            Output::Release { to, release } => {
+                for shard in to {
+                    self.releases.entry(shard).or_default().push(release.clone());
+                }
+            }
+            Output::Reply { .. } => unreachable!("replies are sent where waiters are known"),
+            Output::Propose(proposal) => self.propose(proposal),
+            Output::Event(event) => log(partition, epoch, &event),
+        }
+    }
+
+    fn activate(&self, partitions: Vec<PartitionUid>, planned: bool) {
+        self.proposer.ask(Ask::Activate { core: self.core, partitions, planned });
+    }
+
+    fn propose(&self, proposal: Proposal) {
+        let core = self.core;
+        let change = |partition, epoch, shard: ShardRef, change| {
+            let ShardRef { shard, incarnation } = shard;
+            let item = UnderReplicatedItem { partition, epoch, shard, incarnation, change };
+            Ask::Missing { core, item }
+        };
+        self.proposer.ask(match proposal {
+            Proposal::Decide(decision) => Ask::Decide { core, decision },
+            Proposal::OpenMissing { partition, epoch, shard, from } => {
+                change(partition, epoch, shard, UnderReplicatedChange::Open { from })
+            }
+            Proposal::CloseMissing { partition, epoch, shard, to } => {
+                change(partition, epoch, shard, UnderReplicatedChange::Close { to })
+            }
+            Proposal::NewEpoch { partition, current, reason } => {
+                match reason {
+                    NewEpochReason::EpochFull => tracing::info!(%partition, %current, "the epoch is full"),
+                    NewEpochReason::NoShards => {
+                        tracing::warn!(%partition, %current, "too few shards take writes: asking for others");
+                    }
+                }
+                Ask::Activate { core, partitions: vec![partition], planned: true }
+            }
+        });
+    }
+
+    fn send_gathered(&mut self, links: &Links) {
+        for (to, partitions) in std::mem::take(&mut self.seals) {
+            let ShardRef { shard, incarnation } = to;
+            for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
+                let seal = Seal { shard, incarnation, partitions: partitions.to_vec() };
+                links.send(shard, seal.to_frame(0, Payload::empty()));
+            }
+        }
+        for (to, partitions) in std::mem::take(&mut self.releases) {
+            let ShardRef { shard, incarnation } = to;
+            for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
+                let release = Release { shard, incarnation, partitions: partitions.to_vec() };
+                links.send(shard, release.to_frame(0, Payload::empty()));
+            }
+        }
+    }
+}
+
+fn log(partition: PartitionUid, of_epoch: Epoch, event: &Event) {
+    match event {
+        Event::Preempted { epoch, by } => tracing::info!(%partition, %epoch, %by, "another epoch has taken over"),
+        Event::Stalled { epoch, usable, needed } => {
+            tracing::warn!(%partition, %epoch, usable, needed, "appends wait: too few shards take writes");
+        }
+        Event::Conflict { shard, epoch, first_esn } => tracing::error!(
+            %partition, %shard, %epoch, %first_esn,
+            "a shard has another block where this one belongs: please report it, with the logs of the nodes involved"
+        ),
+        Event::RecoveryWaits { epoch, answered, of } => {
+            tracing::warn!(%partition, %epoch, answered, of, "recovery of earlier epochs waits for shards to answer");
+        }
+        Event::Decided { epoch, last_esn, authoritative } => {
+            tracing::debug!(%partition, %epoch, %last_esn, authoritative, by = %of_epoch, "an epoch was decided");
+        }
+        Event::Recovered { epoch } => tracing::debug!(%partition, %epoch, "earlier epochs are recovered"),
+    }
+}

@@ -1,0 +1,510 @@
+//! A shard on its core: the admission core with its engine's threads, and the streams of its readers.
+//!
+//! An entry is handed to the commit thread in the order in which it was admitted, so the engine's numbers are the core's.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dlog_proto::block::Block;
+use dlog_proto::producer::ProducerTable;
+use dlog_proto::transport::LaneSender;
+use dlog_proto::wire::{
+    Amend, FetchBlock, FetchTarget, FetchedBlock, Frame, Message, MessageError, Payload, ProducersRead, ReadProducers,
+    ReadStarted, ReadStatus, Release, Seal, Sealed, SealedPartition, StartRead, Store, StoreAnswer, StoreRefusal, Stored,
+};
+use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
+use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
+use dlog_storage_node::entry::{Entry, EntrySeq, PartitionImage};
+use dlog_storage_node::read::{Chunk, Found, ReadError, Reader};
+use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
+use tokio::task::{spawn_blocking, spawn_local};
+
+use super::inbox::{CoreHandle, Input, LaneNumber};
+
+/// Partitions in one answer to a seal, and blocks that they list together, unless one partition lists more.
+const SEALED_AT_ONCE: usize = 256;
+const SEALED_BLOCKS_AT_ONCE: usize = 8192;
+/// Partitions that are loaded by one task.
+const LOADS_AT_ONCE: usize = 256;
+
+/// An open shard, on its way to its core.
+#[derive(Debug)]
+pub(crate) struct NewShard {
+    pub(crate) core: ShardCore,
+    pub(crate) committer: Committer,
+    pub(crate) running: Running,
+    pub(crate) progress: Arc<Progress>,
+    /// See [`Sealed::incomplete_before`].
+    pub(crate) incomplete_before: u64,
+}
+
+impl NewShard {
+    pub(crate) fn shard_ref(&self) -> ShardRef {
+        ShardRef { shard: self.core.shard(), incarnation: self.core.incarnation() }
+    }
+}
+
+/// How far the commit thread is, as it tells the core: a note that it went on, and the numbers when the core looks.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    written: AtomicU64,
+    durable: AtomicU64,
+    failed: AtomicBool,
+    /// A note is in the core's inbox.
+    told: AtomicBool,
+}
+
+/// The commit thread's side of [`Progress`].
+#[derive(Debug)]
+pub(crate) struct ProgressSink {
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) shard: ShardId,
+    pub(crate) core: CoreHandle,
+}
+
+impl ProgressSink {
+    fn tell(&self) {
+        if !self.progress.told.swap(true, Ordering::AcqRel) {
+            self.core.tell(Input::ShardProgress(self.shard));
+        }
+    }
+}
+
+impl CommitSink for ProgressSink {
+    fn written(&mut self, upto: EntrySeq) {
+        self.progress.written.store(upto.0, Ordering::Release);
+        self.tell();
+    }
+
+    fn durable(&mut self, upto: EntrySeq) {
+        self.progress.durable.store(upto.0, Ordering::Release);
+        self.tell();
+    }
+
+    fn failed(&mut self, error: &ShardFailed) {
+        tracing::error!(shard = %self.shard, %error, "what was acknowledged is kept; restart the node when the disk is well");
+        self.progress.failed.store(true, Ordering::Release);
+        self.tell();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LocalShard {
+    core: ShardCore,
+    committer: Committer,
+    reader: Reader,
+    running: Option<Running>,
+    progress: Arc<Progress>,
+    incomplete_before: u64,
+    /// Entries that were admitted when there was room for them and then was not: they go first when there is again.
+    stalled: VecDeque<(Entry, bool)>,
+    streams: HashMap<LaneNumber, ReadStream>,
+    /// Whose streams may have something to say.
+    awake: Vec<LaneNumber>,
+    readers: HashMap<PartitionUid, Vec<LaneNumber>>,
+    inbox: CoreHandle,
+}
+
+impl LocalShard {
+    pub(super) fn new(new: NewShard, inbox: CoreHandle) -> Self {
+        let NewShard { core, committer, running, progress, incomplete_before } = new;
+        Self {
+            core,
+            reader: committer.reader(),
+            committer,
+            running: Some(running),
+            progress,
+            incomplete_before,
+            stalled: VecDeque::new(),
+            streams: HashMap::new(),
+            awake: Vec::new(),
+            readers: HashMap::new(),
+            inbox,
+        }
+    }
+
+    pub(super) fn id(&self) -> ShardId {
+        self.core.shard()
+    }
+
+    /// The engine's threads, to be closed.
+    pub(super) fn take_running(&mut self) -> Option<Running> {
+        self.running.take()
+    }
+
+    pub(super) fn handle_store(&mut self, from: LaneNumber, store: Store, block: Block, tx: &LaneSender) {
+        let placement = store.placement.to_placement().expect("messages are validated");
+        let entry = Entry::Block { placement, block: block.clone() };
+        match self.refusal(&entry) {
+            None => self.core.handle_store(Asker(from), store, block),
+            Some(refusal) => {
+                let header = block.header();
+                let answer = StoreAnswer {
+                    shard: store.shard,
+                    incarnation: store.incarnation,
+                    partition: header.partition,
+                    epoch: header.epoch,
+                    first_esn: header.first_esn,
+                    snapshot: header.kind == dlog_proto::block::BlockKind::ProducerSnapshot,
+                    version: store.placement.version,
+                    result: Err(refusal),
+                };
+                let _ = tx.send(Stored { answers: vec![answer] }.to_frame(0, Payload::empty()));
+            }
+        }
+    }
+
+    pub(super) fn handle_amend(&mut self, from: LaneNumber, amend: Amend) {
+        self.core.handle_amend(Asker(from), amend);
+    }
+
+    pub(super) fn handle_seal(&mut self, from: LaneNumber, seal: Seal) {
+        self.core.handle_seal(Asker(from), seal);
+    }
+
+    pub(super) fn handle_release(&mut self, release: Release) {
+        self.core.handle_release(release);
+    }
+
+    /// Why there is no room for an entry now, if there is none. Nobody else takes room, so what is free stays free until the
+    /// entry is submitted, unless its partition has to be loaded first.
+    fn refusal(&self, entry: &Entry) -> Option<StoreRefusal> {
+        if !self.stalled.is_empty() {
+            return Some(StoreRefusal::Overloaded { retry_after_ms: 10 });
+        }
+        match self.committer.reserve(entry) {
+            Ok(()) => {
+                self.committer.unreserve(entry);
+                None
+            }
+            Err(ReserveRefused::Overloaded { .. }) => Some(StoreRefusal::Overloaded { retry_after_ms: 10 }),
+            Err(ReserveRefused::NotReady) => Some(StoreRefusal::Overloaded { retry_after_ms: 5 }),
+            Err(ReserveRefused::NoSpace | ReserveRefused::TooLong { .. }) => Some(StoreRefusal::NoSpace),
+        }
+    }
+
+    /// The commit thread went on.
+    pub(super) fn handle_progress(&mut self) {
+        // Before looking: what comes later is told again.
+        self.progress.told.store(false, Ordering::Release);
+        if self.progress.failed.load(Ordering::Acquire) {
+            return self.fail();
+        }
+        let durable = EntrySeq(self.progress.durable.load(Ordering::Acquire));
+        let written = EntrySeq(self.progress.written.load(Ordering::Acquire)).max(durable);
+        self.core.handle_progress(written, durable);
+    }
+
+    fn fail(&mut self) {
+        if self.core.is_failed() {
+            return;
+        }
+        self.core.handle_failed();
+        self.stalled.clear();
+    }
+
+    pub(super) fn handle_loaded(
+        &mut self,
+        partition: PartitionUid,
+        loaded: Result<Option<PartitionImage>, ReadError>,
+    ) {
+        match loaded {
+            Ok(image) => self.core.handle_loaded(partition, image),
+            Err(error) => {
+                tracing::error!(shard = %self.id(), %partition, %error, "a partition cannot be read");
+                self.core.handle_load_failed(partition);
+            }
+        }
+        self.wake_readers(partition);
+    }
+
+    fn wake_readers(&mut self, partition: PartitionUid) {
+        let Some(readable) = self.readable(partition) else { return };
+        for lane in self.readers.get(&partition).into_iter().flatten() {
+            if let Some(stream) = self.streams.get_mut(lane) {
+                stream.handle_readable(readable);
+                self.awake.push(*lane);
+            }
+        }
+    }
+
+    fn readable(&self, partition: PartitionUid) -> Option<Readable> {
+        let state = self.core.partition(partition)?;
+        Some(Readable { released: state.released(), settled: state.settled(), trim: state.meta().trim })
+    }
+
+    pub(super) fn handle_start_read(&mut self, lane: LaneNumber, request: StartRead, tx: &LaneSender) {
+        let refusal = match () {
+            () if self.core.is_failed() => Some(ReadStatus::Disabled),
+            () if request.incarnation != self.core.incarnation() => Some(ReadStatus::Incarnation),
+            () => None,
+        };
+        if let Some(status) = refusal {
+            return refuse_read(tx, request.shard, request.version, status);
+        }
+        let partition = request.partition;
+        if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.partition() == partition) {
+            stream.handle_restart(request);
+        } else {
+            self.stop_reading(lane);
+            self.streams.insert(lane, ReadStream::new(request.shard, request));
+            self.readers.entry(partition).or_default().push(lane);
+        }
+        self.core.want(partition);
+        if let (Some(readable), Some(stream)) = (self.readable(partition), self.streams.get_mut(&lane)) {
+            stream.handle_readable(readable);
+        }
+        self.awake.push(lane);
+    }
+
+    pub(super) fn handle_read_done(
+        &mut self,
+        lane: LaneNumber,
+        version: u32,
+        chunk: Result<Chunk, ReadError>,
+        tx: &LaneSender,
+    ) {
+        let Some(stream) = self.streams.get_mut(&lane) else { return };
+        match chunk {
+            Ok(chunk) => {
+                stream.handle_chunk(version, chunk);
+                self.awake.push(lane);
+            }
+            Err(error) => {
+                tracing::error!(shard = %self.core.shard(), partition = %stream.partition(), %error, "cannot read");
+                self.stop_reading(lane);
+                refuse_read(tx, self.core.shard(), version, ReadStatus::Disabled);
+            }
+        }
+    }
+
+    /// A lane is gone.
+    pub(super) fn stop_reading(&mut self, lane: LaneNumber) {
+        let Some(stream) = self.streams.remove(&lane) else { return };
+        if let Some(lanes) = self.readers.get_mut(&stream.partition()) {
+            lanes.retain(|other| *other != lane);
+            if lanes.is_empty() {
+                self.readers.remove(&stream.partition());
+            }
+        }
+    }
+
+    /// Looks for a block, away from this thread.
+    pub(super) fn fetch(&self, fetch: FetchBlock, tx: LaneSender) {
+        let (reader, current) = (self.reader.clone(), fetch.incarnation == self.core.incarnation());
+        spawn_blocking(move || {
+            let FetchBlock { shard, incarnation, partition, target } = fetch;
+            let found = match target {
+                _ if !current => Ok(Found::Nothing),
+                FetchTarget::Records { epoch, first_esn } => reader.fetch(partition, epoch, first_esn),
+                FetchTarget::ProducerSnapshot => reader.producer_snapshot(partition),
+            };
+            let block = match found {
+                Ok(Found::Block(stored)) => Some(stored.block),
+                _ => None,
+            };
+            let answer = FetchedBlock { shard, incarnation, partition, target, found: block.is_some() };
+            let payload = block.map(|block| block.bytes().clone()).unwrap_or_default();
+            let _ = tx.send(answer.to_frame(0, payload));
+        });
+    }
+
+    /// Goes through what producers wrote, away from this thread.
+    pub(super) fn read_producers(&self, read: ReadProducers, tx: LaneSender) {
+        let (reader, current) = (self.reader.clone(), read.incarnation == self.core.incarnation());
+        let incomplete_before = self.incomplete_before;
+        spawn_blocking(move || {
+            let ReadProducers { shard, incarnation, partition, epoch, after, ends } = read;
+            let mut table = ProducerTable::default();
+            let ok = current && matches!(reader.fill_producers(partition, after, &ends, &mut table), Ok(true));
+            let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok };
+            let payload = if ok { table.encode() } else { Bytes::new() };
+            let _ = tx.send(answer.to_frame(0, payload.into()));
+        });
+    }
+
+    /// Carries out what the core and its streams want. `answer` finds a lane's sender.
+    pub(super) fn pump<'a>(&mut self, answer: impl Fn(LaneNumber) -> Option<&'a LaneSender>) {
+        let mut answers = Answers::default();
+        let mut loads = Vec::new();
+        let mut group = Group::default();
+        self.submit_stalled();
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Load(partition) => loads.push(partition),
+                Output::Submit { entry, sync, .. } => self.submit(entry, sync, &mut group),
+                Output::Stored { to: Asker(lane), answer } => answers.stored.entry(lane).or_default().push(answer),
+                Output::Flushed { to: Asker(lane), flushed } => answers.flushed.push((lane, flushed)),
+                Output::Sealed { to: Asker(lane), answer } => answers.sealed.entry(lane).or_default().push(answer),
+                Output::Released { partition, .. } => self.wake_readers(partition),
+            }
+        }
+        self.submit_group(&mut group);
+        self.load(loads);
+        self.send(answers, &answer);
+        self.pump_streams(&answer);
+    }
+
+    fn submit_stalled(&mut self) {
+        while let Some((entry, sync)) = self.stalled.pop_front() {
+            if self.committer.reserve(&entry).is_err() {
+                return self.stalled.push_front((entry, sync));
+            }
+            if self.committer.submit(entry, sync).is_err() {
+                return self.fail();
+            }
+        }
+    }
+
+    fn submit(&mut self, entry: Entry, sync: bool, group: &mut Group) {
+        // Order is everything: nothing overtakes what is stalled.
+        if !self.stalled.is_empty() || self.committer.reserve(&entry).is_err() {
+            return self.stalled.push_back((entry, sync));
+        }
+        if group.sync != sync {
+            self.submit_group(group);
+            group.sync = sync;
+        }
+        group.entries.push(entry);
+    }
+
+    fn submit_group(&mut self, group: &mut Group) {
+        let entries = std::mem::take(&mut group.entries);
+        if !entries.is_empty() && self.committer.submit_all(entries, group.sync).is_err() {
+            self.fail();
+        }
+    }
+
+    fn load(&self, partitions: Vec<PartitionUid>) {
+        for partitions in partitions.chunks(LOADS_AT_ONCE) {
+            let (partitions, reader, inbox) = (partitions.to_vec(), self.reader.clone(), self.inbox.clone());
+            let shard = self.id();
+            spawn_blocking(move || {
+                let partitions = partitions.into_iter().map(|partition| (partition, reader.load(partition))).collect();
+                inbox.tell(Input::Loaded { shard, partitions });
+            });
+        }
+    }
+
+    fn send<'a>(&self, answers: Answers, answer: &impl Fn(LaneNumber) -> Option<&'a LaneSender>) {
+        let Answers { stored, flushed, sealed } = answers;
+        let send = |lane: LaneNumber, frame: Frame| {
+            if let Some(tx) = answer(lane) {
+                // Whoever asked is gone, and asks again when it is back.
+                let _ = tx.send(frame);
+            }
+        };
+        for (lane, answers) in stored {
+            send(lane, Stored { answers }.to_frame(0, Payload::empty()));
+        }
+        for (lane, flushed) in flushed {
+            send(lane, flushed.to_frame(0, Payload::empty()));
+        }
+        for (lane, partitions) in sealed {
+            for partitions in in_frames(partitions) {
+                let sealed = Sealed {
+                    shard: self.id(),
+                    incarnation: self.core.incarnation(),
+                    incomplete_before: self.incomplete_before,
+                    partitions,
+                };
+                send(lane, sealed.to_frame(0, Payload::empty()));
+            }
+        }
+    }
+
+    fn pump_streams<'a>(&mut self, answer: &impl Fn(LaneNumber) -> Option<&'a LaneSender>) {
+        for lane in std::mem::take(&mut self.awake) {
+            let (Some(stream), Some(tx)) = (self.streams.get_mut(&lane), answer(lane)) else { continue };
+            while let Some(output) = stream.poll_output() {
+                let sent = match output {
+                    ReadOutput::Started(started) => tx.send(started.to_frame(0, Payload::empty())),
+                    ReadOutput::Block(read, block) => tx.send(read.to_frame(0, block.bytes().clone())),
+                    ReadOutput::Claim(claim) => tx.send(claim.to_frame(0, Payload::empty())),
+                    ReadOutput::Read { version, partition, from, upto, len_max } => {
+                        let part = Part { partition, from, upto, len_max };
+                        let (reader, inbox) = (self.reader.clone(), self.inbox.clone());
+                        spawn_local(read((self.core.shard(), lane, version), part, reader, tx.clone(), inbox));
+                        Ok(())
+                    }
+                };
+                if sent.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Part of a partition that a stream wants to be read.
+struct Part {
+    partition: PartitionUid,
+    from: Lsn,
+    upto: Lsn,
+    len_max: usize,
+}
+
+/// Waits until the reader keeps up, and reads, away from this thread.
+async fn read(
+    (shard, lane, version): (ShardId, LaneNumber, u32),
+    part: Part,
+    reader: Reader,
+    tx: LaneSender,
+    inbox: CoreHandle,
+) {
+    // A lane that is gone is told to the core by its other half.
+    if tx.ready().await.is_ok() {
+        let Part { partition, from, upto, len_max } = part;
+        let read = spawn_blocking(move || reader.read(partition, from, upto, len_max)).await;
+        if let Ok(chunk) = read {
+            inbox.tell(Input::ReadDone { shard, lane, version, chunk });
+        }
+    }
+}
+
+fn refuse_read(tx: &LaneSender, shard: ShardId, version: u32, status: ReadStatus) {
+    let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
+    let _ = tx.send(started.to_frame(0, Payload::empty()));
+}
+
+/// Entries that are submitted together.
+#[derive(Debug, Default)]
+struct Group {
+    entries: Vec<Entry>,
+    sync: bool,
+}
+
+/// What is answered at the end of a round, by lane.
+#[derive(Debug, Default)]
+struct Answers {
+    stored: BTreeMap<LaneNumber, Vec<StoreAnswer>>,
+    flushed: Vec<(LaneNumber, dlog_proto::wire::Flushed)>,
+    sealed: BTreeMap<LaneNumber, Vec<SealedPartition>>,
+}
+
+/// Cuts answers so that each frame stays well below its limit.
+fn in_frames(answers: Vec<SealedPartition>) -> Vec<Vec<SealedPartition>> {
+    let mut frames: Vec<Vec<SealedPartition>> = Vec::new();
+    let mut blocks = 0;
+    for answer in answers {
+        let listed = |answer: &SealedPartition| {
+            answer.result.as_ref().map_or(0, |state| state.epochs.iter().map(|epoch| epoch.blocks.len()).sum())
+        };
+        blocks += listed(&answer);
+        match frames.last_mut().filter(|frame| frame.len() < SEALED_AT_ONCE && blocks <= SEALED_BLOCKS_AT_ONCE) {
+            Some(frame) => frame.push(answer),
+            None => {
+                blocks = listed(&answer);
+                frames.push(vec![answer]);
+            }
+        }
+    }
+    frames
+}
+
+/// A message that a shard does not understand.
+pub(super) fn invalid(error: MessageError) -> String {
+    error.to_string()
+}

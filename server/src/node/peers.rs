@@ -1,0 +1,81 @@
+//! The metadata tier's way to its peers: a Raft lane to each, opened when it is needed and kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dlog_client::ClientError;
+use dlog_client::control::Control;
+use dlog_client::pool::Pool;
+use dlog_metadata::{PeerError, PeerFuture, PeerTransport};
+use dlog_proto::NodeId;
+use dlog_proto::transport::{Connection, ConnectionClass, HostPort, LaneKind};
+use dlog_proto::wire::{Raft, RaftAnswer, RaftRpc};
+
+/// Reaches other nodes' control planes.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pool: Pool,
+    lanes: Mutex<HashMap<(NodeId, HostPort), Control>>,
+}
+
+impl Peers {
+    pub(crate) fn new(pool: Pool) -> Arc<Self> {
+        Arc::new(Self { pool, lanes: Mutex::default() })
+    }
+
+    /// A control connection to this node.
+    pub(crate) async fn connect(&self, node: NodeId, address: &str) -> Result<Connection, String> {
+        let address: HostPort = address.parse().map_err(|error| format!("{error}"))?;
+        let connection = self.pool.connect(&address, ConnectionClass::Control, None).await.map_err(|e| e.to_string())?;
+        match connection.peer().node {
+            Some(found) if found != node => Err(format!("{found} answers at {address}, not {node}")),
+            _ => Ok(connection),
+        }
+    }
+
+    async fn lane(&self, node: NodeId, address: &str) -> Result<Control, String> {
+        let key = (node, address.parse().map_err(|error| format!("{error}"))?);
+        let known = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(lane) = known.filter(Control::is_open) {
+            return Ok(lane);
+        }
+        let connection = self.connect(node, address).await?;
+        let lane = Control::open(&connection, LaneKind::Raft).await.map_err(|error| error.to_string())?;
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, lane.clone());
+        Ok(lane)
+    }
+
+    async fn ask(&self, node: NodeId, address: &str, rpc: RaftRpc, payload: Bytes) -> Result<Bytes, PeerError> {
+        let unreachable = |reason: String| PeerError::Unreachable { node, reason };
+        let lane = self.lane(node, address).await.map_err(unreachable)?;
+        match lane.ask::<Raft, RaftAnswer>(&Raft { rpc }, payload.into()).await {
+            Ok((answer, payload)) if answer.rpc == rpc => Ok(payload.into_contiguous()),
+            Ok(_) => Err(PeerError::Invalid { node, reason: "an answer to another question".to_owned() }),
+            Err(ClientError::Failed(failed)) => Err(PeerError::Refused { node, reason: failed.to_string() }),
+            Err(ClientError::NotUnderstood(reason)) => Err(PeerError::Invalid { node, reason }),
+            Err(error) => Err(unreachable(error.to_string())),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl PeerTransport for Peers {
+    fn call<'a>(
+        &'a self,
+        node: NodeId,
+        address: &'a str,
+        rpc: RaftRpc,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> PeerFuture<'a> {
+        Box::pin(async move {
+            let asked = tokio::time::timeout(timeout, self.ask(node, address, rpc, payload));
+            asked.await.unwrap_or(Err(PeerError::Timeout { node, after: timeout }))
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! What sequencers ask of the metadata tier, in batches: everything that waits goes together in one command.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dlog_metadata::state::{
+    Activate, Decide, DecideError, Decided, Decision, MissingCopies, RecordUnderReplicated, UnderReplicatedChange,
+    UnderReplicatedItem,
+};
+use dlog_metadata::{Metadata, MetadataError, Operation};
+use dlog_proto::wire::EpochEnd;
+use dlog_proto::{End, Esn, NodeId, PartitionUid, ProcessId, RequestId, ShardRef};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::core::{CoreHandle, Input};
+
+/// Things asked for in one command.
+const ITEMS_AT_ONCE: usize = 512;
+/// Pause after the tier did not answer.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Something a core asks for; the answer goes to its inbox.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Activate { core: u16, partitions: Vec<PartitionUid>, planned: bool },
+    Decide { core: u16, decision: dlog_sequencer::Decision },
+    Missing { core: u16, item: UnderReplicatedItem },
+}
+
+/// Where cores put what they ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposer {
+    asks: mpsc::UnboundedSender<Ask>,
+}
+
+impl Proposer {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Ask>) {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        (Self { asks }, inbox)
+    }
+
+    /// Without a node that serves, nobody is there to answer.
+    pub(crate) fn ask(&self, ask: Ask) {
+        let _ = self.asks.send(ask);
+    }
+}
+
+/// Numbers for the commands of this process.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    process: ProcessId,
+    next: AtomicU64,
+}
+
+impl Requests {
+    pub(crate) fn new(process: ProcessId) -> Self {
+        Self { process, next: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn next(&self) -> RequestId {
+        RequestId { process: self.process, counter: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// Carries what is asked for to the tier.
+#[derive(Clone)]
+pub(crate) struct Carrier {
+    pub(crate) node: NodeId,
+    pub(crate) process: ProcessId,
+    pub(crate) metadata: Metadata,
+    pub(crate) requests: std::sync::Arc<Requests>,
+    pub(crate) cores: Vec<CoreHandle>,
+}
+
+impl Carrier {
+    pub(crate) async fn run(self, mut inbox: mpsc::UnboundedReceiver<Ask>) {
+        let mut asks = Vec::new();
+        let (records, to_record) = mpsc::unbounded_channel();
+        tokio::spawn(self.clone().record_in_order(to_record));
+        while inbox.recv_many(&mut asks, ITEMS_AT_ONCE).await > 0 {
+            let mut decisions = Vec::new();
+            for ask in asks.drain(..) {
+                match ask {
+                    Ask::Activate { core, partitions, planned } => {
+                        tokio::spawn(self.clone().activate(core, partitions, planned));
+                    }
+                    Ask::Decide { core, decision } => decisions.push((core, decision)),
+                    Ask::Missing { core, item } => drop(records.send((core, item))),
+                }
+            }
+            if !decisions.is_empty() {
+                tokio::spawn(self.clone().decide(decisions));
+            }
+        }
+    }
+
+    /// Asks until there is an answer: what was asked for may have been done whatever went wrong, and the same request is not
+    /// done twice. `None` if there will be none.
+    async fn ask<O: Operation + Clone>(&self, operation: O) -> Option<(u64, O::Answer)> {
+        let request = self.requests.next();
+        loop {
+            match self.metadata.run(request, operation.clone()).await {
+                Ok(answer) => return Some(answer),
+                Err(MetadataError::Unavailable(_) | MetadataError::NotLeader { .. }) => sleep(RETRY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the metadata tier will not answer");
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn activate(self, core: u16, partitions: Vec<PartitionUid>, planned: bool) {
+        let (sequencer, process) = (self.node, self.process);
+        let activate = Activate { sequencer, process, partitions: partitions.clone(), planned };
+        let mut tables: Vec<_> = partitions.iter().map(|partition| (*partition, None)).collect();
+        if let Some((revision, Ok(activated))) = self.ask(activate).await
+            && let Ok(view) = self.metadata.wait_applied(revision).await
+        {
+            for ((partition, table), result) in tables.iter_mut().zip(activated.results) {
+                match result {
+                    // The answer may be older than the newest epoch by now.
+                    Ok(activation) => {
+                        *table = view.table(*partition).map(|mut table| {
+                            table.epochs.retain(|entry| entry.epoch <= activation.epoch);
+                            table
+                        });
+                    }
+                    Err(error) => tracing::warn!(%partition, %error, "no epoch for this node"),
+                }
+            }
+        }
+        self.tell(core, Input::Activated(tables));
+    }
+
+    async fn decide(self, decisions: Vec<(u16, dlog_sequencer::Decision)>) {
+        let command = Decide { decisions: decisions.iter().map(|(_, decision)| to_command(decision)).collect() };
+        let Some((_, Ok(results))) = self.ask(command).await else { return };
+        for ((core, decision), result) in decisions.into_iter().zip(results) {
+            self.tell_decided(core, &decision, result);
+        }
+    }
+
+    fn tell_decided(&self, core: u16, decision: &dlog_sequencer::Decision, result: Result<Decided, DecideError>) {
+        let dlog_sequencer::Decision { partition, epoch, .. } = *decision;
+        let end = match result {
+            Ok(decided) => decided.end,
+            // What has left the table was decided empty, or was trimmed.
+            Err(DecideError::AlreadyDecided { end, .. }) => {
+                end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })
+            }
+            Err(DecideError::Stale { newest, .. }) => {
+                return self.tell(core, Input::Superseded(vec![(partition, newest)]));
+            }
+            Err(error) => return tracing::error!(%error, "a decision was refused"),
+        };
+        let End { last_esn, authoritative } = end;
+        self.tell(core, Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })]));
+    }
+
+    /// One batch after the other: what is closed was opened before.
+    async fn record_in_order(self, mut inbox: mpsc::UnboundedReceiver<(u16, UnderReplicatedItem)>) {
+        let mut items = Vec::new();
+        while inbox.recv_many(&mut items, ITEMS_AT_ONCE).await > 0 {
+            self.record(std::mem::take(&mut items)).await;
+        }
+    }
+
+    async fn record(&self, items: Vec<(u16, UnderReplicatedItem)>) {
+        let command = RecordUnderReplicated { items: items.iter().map(|(_, item)| *item).collect() };
+        let Some((_, Ok(results))) = self.ask(command).await else { return };
+        for ((core, item), result) in items.into_iter().zip(results) {
+            match result {
+                Ok(()) if matches!(item.change, UnderReplicatedChange::Open { .. }) => {
+                    let shard = ShardRef { shard: item.shard, incarnation: item.incarnation };
+                    self.tell(core, Input::MissingRecorded(vec![(item.partition, item.epoch, shard)]));
+                }
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "missing copies were not recorded"),
+            }
+        }
+    }
+
+    fn tell(&self, core: u16, input: Input) {
+        self.cores[usize::from(core)].tell(input);
+    }
+}
+
+fn to_command(decision: &dlog_sequencer::Decision) -> Decision {
+    let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, .. } = *decision;
+    let missing = |(shard, from): &(ShardRef, Esn)| MissingCopies {
+        shard: shard.shard,
+        incarnation: shard.incarnation,
+        from: *from,
+        to: last_esn,
+    };
+    let under_replicated = decision.missing.iter().filter(|(_, from)| *from <= last_esn).map(missing).collect();
+    Decision { partition, epoch, last_esn, authoritative, recoverer, under_replicated }
+}
