@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::directory::unexpected;
 use crate::error::ClientError;
 
-/// Logs that are listed at a time.
+/// Logs, or tables, that are asked for at a time.
 const PAGE: u32 = 500;
 
 /// Where the copies of a block are.
@@ -41,6 +41,11 @@ impl Client {
     /// The cluster as some server sees it.
     pub async fn cluster(&self) -> Result<ClusterAnswer, ClientError> {
         self.directory.cluster().await
+    }
+
+    /// The cluster as it is now: the metadata tier must be able to say.
+    pub async fn cluster_linearizable(&self) -> Result<ClusterAnswer, ClientError> {
+        self.directory.cluster_at(Freshness::Linearizable).await
     }
 
     pub async fn create_log(
@@ -110,6 +115,19 @@ impl Client {
     pub async fn epochs(&self, log: &LogId, partition: PartitionId) -> Result<EpochTable, ClientError> {
         let partition = self.partition(log, partition).await?;
         self.directory.table(partition.uid, Freshness::Linearizable).await
+    }
+
+    /// The epochs of all partitions of a log, in the order of the partitions.
+    pub async fn tables(&self, log: &LogInfo) -> Result<Vec<EpochTable>, ClientError> {
+        let mut all = Vec::with_capacity(log.partitions.len());
+        for partitions in log.partitions.chunks(PAGE as usize) {
+            let query = Query::Tables { partitions: partitions.to_vec() };
+            match self.directory.query(&query, Freshness::Linearizable).await?.1 {
+                QueryAnswer::Tables(tables) => all.extend(tables.0),
+                _ => return Err(unexpected()),
+            }
+        }
+        Ok(all)
     }
 
     /// Where the copies of the block with this LSN are; `None` if no shard that could be asked has one.

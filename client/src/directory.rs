@@ -213,7 +213,11 @@ impl Directory {
 
     /// The cluster as some server sees it.
     pub(crate) async fn cluster(self: &Arc<Self>) -> Result<ClusterAnswer, ClientError> {
-        match self.query(&Query::Cluster, Freshness::Local).await?.1 {
+        self.cluster_at(Freshness::Local).await
+    }
+
+    pub(crate) async fn cluster_at(self: &Arc<Self>, freshness: Freshness) -> Result<ClusterAnswer, ClientError> {
+        match self.query(&Query::Cluster, freshness).await?.1 {
             QueryAnswer::Cluster(cluster) => {
                 let addresses = cluster.nodes.iter().filter_map(|(_, info)| info.address.parse().ok());
                 self.note_nodes(addresses);

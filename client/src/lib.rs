@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use dlog_proto::transport::{ConnectorConfig, Hello, HostPort, QuicConnector, TlsError, Trust};
 use dlog_proto::wire::Freshness;
-use dlog_proto::{LogId, ParseError, PartitionId};
+use dlog_proto::{LogId, Lsn, ParseError, PartitionId};
 
 pub use self::admin::{Copies, CopyHolder};
 use self::append::ProducerIds;
@@ -135,11 +135,18 @@ impl Client {
         let table = self.directory.table(partition.uid, Freshness::Local).await?;
         let from = partition.locate(&self.directory, &table, from).await?;
         let until = match until {
-            Some(until) => dlog_proto::Lsn(partition.locate(&self.directory, &table, until).await?.0.saturating_sub(1)),
-            None => dlog_proto::Lsn::MAX,
+            Some(until) => Lsn(partition.locate(&self.directory, &table, until).await?.0.saturating_sub(1)),
+            None => Lsn::MAX,
         };
         let core = ReaderCore::new(table, from, until, ReaderSettings::default());
         Ok(Reader::start(self.directory.clone(), partition.uid, core))
+    }
+
+    /// The first LSN at this place.
+    pub async fn find(&self, log: &LogId, partition: u32, position: Position) -> Result<Lsn, ClientError> {
+        let partition = self.partition(log, PartitionId(partition)).await?;
+        let table = self.directory.table(partition.uid, Freshness::Local).await?;
+        partition.locate(&self.directory, &table, position).await
     }
 
     async fn partition(&self, log: &LogId, id: PartitionId) -> Result<Partition, ClientError> {
@@ -153,5 +160,11 @@ impl Client {
     /// Closes all connections. What is under way fails.
     pub fn close(&self) {
         self.pool.close();
+    }
+
+    /// As [`Self::close`], and gives the servers a moment to learn of it, so that they need not find out by themselves.
+    pub async fn shutdown(&self) {
+        const MOMENT: Duration = Duration::from_millis(10);
+        let _ = tokio::time::timeout(MOMENT, self.pool.shutdown()).await;
     }
 }

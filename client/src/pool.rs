@@ -61,6 +61,11 @@ impl Pool {
             }
         }
     }
+
+    /// Closes all connections, and waits until the other sides know.
+    pub async fn shutdown(&self) {
+        self.connector.close(close_code::DONE, "").await;
+    }
 }
 
 async fn forget_when_closed(number: u64, connection: Connection, slot: Arc<Slot>) {

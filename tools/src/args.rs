@@ -1,5 +1,6 @@
 //! What a client's command line says.
 
+mod bench;
 mod connect;
 mod duration;
 mod partition;
@@ -12,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum, value_parser};
 use dlog_proto::record::Compression;
 use dlog_proto::{LogId, Lsn, ParseError, QuorumConfig};
 
+pub use bench::{BenchAppendArgs, BenchCommand, DurabilityArg};
 pub use connect::ConnectArgs;
 pub use duration::parse_duration;
 pub use partition::PartitionName;
@@ -36,6 +38,27 @@ pub enum Command {
     /// Look at which shards hold a record.
     #[command(subcommand)]
     Copyset(CopysetCommand),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+impl Command {
+    /// How it finds its cluster.
+    pub fn connect(&self) -> &ConnectArgs {
+        match self {
+            Self::Log(LogCommand::Create(args)) => &args.connect,
+            Self::Log(LogCommand::List(args)) => &args.connect,
+            Self::Log(LogCommand::Show(args)) => &args.connect,
+            Self::Log(LogCommand::Delete(args)) => &args.connect,
+            Self::Append(args) => &args.connect,
+            Self::Read(args) => &args.connect,
+            Self::Cluster(ClusterCommand::Status(args)) => &args.connect,
+            Self::Epoch(EpochCommand::Show(args)) => &args.connect,
+            Self::Copyset(CopysetCommand::Show(args)) => &args.connect,
+            Self::Bench(BenchCommand::Append(args)) => &args.connect,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -135,13 +158,14 @@ pub struct AppendArgs {
     /// The log's name: namespace/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
-    /// The partition. [default: by the key, or the log's only one]
+    /// The partition. [default: by the key, or in turns]
     #[arg(long, short, value_name = "N")]
     pub partition: Option<u32>,
     /// The key of all records.
     #[arg(long, value_name = "K")]
     pub key: Option<String>,
-    /// Print each record's LSN as it is acknowledged, in order, instead of a summary.
+    /// Print each record's LSN as it is acknowledged, in order, instead of a summary; with its partition before it if
+    /// records go to several.
     #[arg(long)]
     pub print_lsn: bool,
     /// How long a record may wait for others to share a batch with, in milliseconds.
@@ -183,7 +207,7 @@ pub struct ReadArgs {
     /// Where to begin; see Positions.
     #[arg(long, value_name = "POSITION", default_value = "oldest", allow_hyphen_values = true)]
     pub from: Position,
-    /// Where to end: this record is not read any more. [default: what is there now]
+    /// Where to end: this record is not read any more. Without --follow, reading ends with what is there now in any case.
     #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
     pub until: Option<Position>,
     /// How many records to read at most.
@@ -324,10 +348,25 @@ mod tests {
             ("epoch show a/b", "is not a partition"),
             ("copyset show a/b/0 --lsn 5", "is not an LSN"),
             ("log list --server nowhere", "is not an address"),
+            ("bench append --records 1 --seconds 1", "cannot be used with"),
+            ("bench append --record-bytes 7", "8..=1000000"),
+            ("bench append --durability maybe", "sync, write_cache"),
+            ("bench append --rate 0", "--rate"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_measurement_is_made_as_told() {
+        let line = "bench append --rate 100 --seconds 3 --durability write_cache --replication 3 --json --server h:1";
+        let Ok(command) = parse(line) else { panic!("{:?}", parse(line)) };
+        assert_eq!(command.connect().server[0].to_string(), "h:1");
+        let Command::Bench(BenchCommand::Append(args)) = command else { panic!("{command:?}") };
+        assert_eq!((args.rate, args.seconds, args.records), (Some(100), Some(3), None));
+        assert_eq!((args.durability.name(), args.replication, args.record_bytes), ("write_cache", 3, 100));
+        assert!(args.output.json && !args.keep);
     }
 
     #[test]

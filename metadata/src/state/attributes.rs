@@ -41,8 +41,7 @@ pub enum AttributeError {
 }
 
 fn all_keys() -> String {
-    let keys: Vec<_> = REPLICATION_KEYS.into_iter().chain(KNOWN.iter().map(|k| k.key)).collect();
-    keys.join(", ")
+    LogAttributes::keys().collect::<Vec<_>>().join(", ")
 }
 
 /// The keys under which replication is set, in the order in which several are applied: what others follow comes first.
@@ -65,6 +64,11 @@ impl LogAttributes {
 
     pub fn new(replication: Replication) -> Self {
         Self { replication, nodeset_size: None, extra: BTreeMap::new() }
+    }
+
+    /// All keys that have a meaning; users have those that start with `x.` besides.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        REPLICATION_KEYS.into_iter().chain(KNOWN.iter().map(|known| known.key))
     }
 
     /// `replication_factor` copies, acknowledged by a majority, each on another node.

@@ -1,0 +1,74 @@
+//! Records that wait for their acknowledgement, in the order in which they were appended.
+
+use std::collections::VecDeque;
+
+use dlog_client::{Ack, AppendFailure, Appended};
+
+/// Bytes of records that wait, at most. Smaller than an appender's window, so that appending never waits by itself: then
+/// acknowledgements are seen as soon as they come.
+const BYTES_MAX: usize = 16 << 20;
+/// An appender's window that is never full.
+pub(super) const WINDOW_BYTES: usize = 2 * BYTES_MAX;
+/// What a record takes in the window besides its value, at least.
+const OVERHEAD: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct InFlight<T> {
+    waiting: VecDeque<Waiting<T>>,
+    bytes: usize,
+    records_max: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    ack: Ack,
+    len: usize,
+    about: T,
+}
+
+/// A record that has its outcome.
+pub(super) struct Settled<T> {
+    pub(super) about: T,
+    /// Of the record, in bytes.
+    pub(super) len: usize,
+    pub(super) outcome: Result<Appended, AppendFailure>,
+}
+
+impl<T> InFlight<T> {
+    pub(super) fn new(records_max: u32) -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, records_max: records_max as usize }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < self.records_max && self.bytes < BYTES_MAX
+    }
+
+    pub(super) fn push(&mut self, ack: Ack, len: usize, about: T) {
+        self.bytes += len + OVERHEAD;
+        self.waiting.push_back(Waiting { ack, len, about });
+    }
+
+    /// The next one in order, if it has its outcome.
+    pub(super) fn pop_settled(&mut self) -> Option<Settled<T>> {
+        let outcome = self.waiting.front()?.ack.now()?;
+        let Waiting { len, about, .. } = self.waiting.pop_front()?;
+        self.bytes -= len + OVERHEAD;
+        Some(Settled { about, len, outcome })
+    }
+
+    /// Waits until the next one in order has its outcome; for ever if none waits.
+    pub(super) async fn next_settled(&mut self) {
+        match self.waiting.front_mut() {
+            Some(next) => drop((&mut next.ack).await),
+            None => std::future::pending().await,
+        }
+    }
+}

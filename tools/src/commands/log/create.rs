@@ -1,0 +1,102 @@
+//! `dlog log create`
+
+use std::collections::BTreeMap;
+
+use dlog_client::Client;
+use dlog_metadata::state::{AttributeError, LogAttributes};
+
+use crate::args::LogCreateArgs;
+use crate::failure::Failure;
+use crate::output::human::counted;
+use crate::output::print;
+
+pub(crate) async fn run(client: &Client, args: &LogCreateArgs) -> Result<(), Failure> {
+    let attributes = attributes(args)?;
+    let quorum = attributes.replication.quorum;
+    client.create_log(&args.log, args.partitions, attributes).await?;
+    let partitions = counted(args.partitions.into(), "partition");
+    let (copies, acks) = (quorum.replication_factor, quorum.write_quorum);
+    print(&format!("created {} with {partitions}, replication {copies}, write quorum {acks}\n", args.log))
+}
+
+fn attributes(args: &LogCreateArgs) -> Result<LogAttributes, Failure> {
+    let mut changes: BTreeMap<String, Option<String>> = BTreeMap::new();
+    changes.extend(args.write_quorum.map(|acks| ("write_quorum".to_owned(), Some(acks.to_string()))));
+    for attribute in &args.attributes {
+        if changes.insert(attribute.key.clone(), Some(attribute.value.clone())).is_some() {
+            return Err(Failure::usage(format!("attribute {} is given twice", attribute.key)));
+        }
+    }
+    let mut attributes = LogAttributes::replicated(args.replication);
+    attributes.update(&changes).map_err(|error| refused(&error))?;
+    Ok(attributes)
+}
+
+fn refused(error: &AttributeError) -> Failure {
+    let AttributeError::Unknown { key } = error else { return Failure::usage(error.to_string()) };
+    let failure = Failure::usage(format!("there is no attribute '{key}'"));
+    match near(key) {
+        Some(name) => failure.hint(format!("did you mean {name}? Keys that start with 'x.' are yours to choose")),
+        None => {
+            let keys: Vec<_> = LogAttributes::keys().collect();
+            failure.hint(format!("there are {}; keys that start with 'x.' are yours to choose", keys.join(", ")))
+        }
+    }
+}
+
+/// The attribute that was probably meant.
+fn near(key: &str) -> Option<&'static str> {
+    let alike = |known: &'static str| (strsim::jaro_winkler(key, known), known);
+    let (likeness, known) = LogAttributes::keys().map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness > 0.85).then_some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LogCreateArgs,
+    }
+
+    fn attributes_of(line: &str) -> Result<LogAttributes, String> {
+        let words = ["create", "demo/lines"].into_iter().chain(line.split_whitespace());
+        attributes(&Line::try_parse_from(words).unwrap().args).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn flags_and_attributes_end_up_in_one_place() {
+        let attributes = attributes_of("--replication 5 --write-quorum 4 --attr durability=write_cache --attr x.a=1");
+        let attributes = attributes.unwrap();
+        assert_eq!(attributes.get("write_quorum").as_deref(), Some("4"));
+        assert_eq!(attributes.get("read_quorum").as_deref(), Some("2"), "it follows");
+        assert_eq!(attributes.get("durability").as_deref(), Some("write_cache"));
+        assert_eq!(attributes.get("x.a").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_recognised() {
+        let error = attributes_of("--replication 1 --attr retention.sm=1").unwrap_err();
+        assert!(error.contains("no attribute 'retention.sm'\nhint: did you mean retention.ms?"), "{error}");
+        let error = attributes_of("--replication 1 --attr banana=1").unwrap_err();
+        assert!(error.contains("there are replication_factor, "), "{error}");
+        let error = attributes_of("--replication 1 --attr durability=maybe").unwrap_err();
+        assert!(error.contains("durability cannot be 'maybe'"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let error = attributes_of("--replication 3 --write-quorum 2 --attr write_quorum=3").unwrap_err();
+        assert!(error.contains("write_quorum is given twice"), "{error}");
+    }
+
+    #[test]
+    fn impossible_quorums_are_refused_here() {
+        let error = attributes_of("--replication 3 --write-quorum 4").unwrap_err();
+        assert!(error.contains("write quorum must be 1 to the replication (3), not 4"), "{error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! A file or folder per command.
+
+mod append;
+mod bench;
+mod cluster_status;
+mod copyset_show;
+mod epoch_show;
+mod in_flight;
+mod log;
+mod read;
+mod streams;
+
+use dlog_client::{Client, ClientOptions};
+
+use crate::args::{BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCommand, EpochCommand, LogCommand};
+use crate::failure::{Failure, Outcome};
+
+pub(crate) async fn run(command: Command) -> Result<Outcome, Failure> {
+    let client = client(command.connect())?;
+    let outcome = Box::pin(run_with(&client, command)).await;
+    client.shutdown().await;
+    outcome
+}
+
+fn client(args: &ConnectArgs) -> Result<Client, Failure> {
+    let ConnectArgs { server, ca, timeout } = args.clone();
+    let software = concat!("dlog ", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(Client::new(ClientOptions { servers: server, ca_file: ca, timeout, software })?)
+}
+
+async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::Log(LogCommand::Create(args)) => log::create::run(client, &args).await?,
+        Command::Log(LogCommand::List(args)) => log::list::run(client, &args).await?,
+        Command::Log(LogCommand::Show(args)) => log::show::run(client, &args).await?,
+        Command::Log(LogCommand::Delete(args)) => log::delete::run(client, &args).await?,
+        Command::Append(args) => append::run(client, &args).await?,
+        Command::Read(args) => return read::run(client, &args).await,
+        Command::Cluster(ClusterCommand::Status(args)) => cluster_status::run(client, &args).await?,
+        Command::Epoch(EpochCommand::Show(args)) => epoch_show::run(client, &args).await?,
+        Command::Copyset(CopysetCommand::Show(args)) => copyset_show::run(client, &args).await?,
+        Command::Bench(BenchCommand::Append(args)) => bench::run(client, &args).await?,
+    }
+    Ok(Outcome::Done)
+}
