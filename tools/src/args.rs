@@ -5,6 +5,7 @@ mod connect;
 mod duration;
 mod partition;
 mod position;
+mod segment;
 
 use std::str::FromStr;
 
@@ -18,6 +19,9 @@ pub use connect::ConnectArgs;
 pub use duration::parse_duration;
 pub use partition::PartitionName;
 pub use position::{Position, When};
+pub use segment::{
+    SegmentCommand, SegmentDumpArgs, SegmentInspectArgs, SegmentListArgs, SegmentVerifyArgs, ShardDirArgs,
+};
 
 /// A command for a client.
 #[derive(Debug, Clone, Subcommand)]
@@ -41,12 +45,16 @@ pub enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Look at a node's files: list segments, show what stands in them, check them. No node has to run.
+    #[command(subcommand)]
+    Segment(SegmentCommand),
 }
 
 impl Command {
-    /// How it finds its cluster.
-    pub fn connect(&self) -> &ConnectArgs {
-        match self {
+    /// How it finds its cluster; `None` if it needs none.
+    pub fn connect(&self) -> Option<&ConnectArgs> {
+        Some(match self {
+            Self::Segment(_) => return None,
             Self::Log(LogCommand::Create(args)) => &args.connect,
             Self::Log(LogCommand::List(args)) => &args.connect,
             Self::Log(LogCommand::Show(args)) => &args.connect,
@@ -57,7 +65,7 @@ impl Command {
             Self::Epoch(EpochCommand::Show(args)) => &args.connect,
             Self::Copyset(CopysetCommand::Show(args)) => &args.connect,
             Self::Bench(BenchCommand::Append(args)) => &args.connect,
-        }
+        })
     }
 }
 

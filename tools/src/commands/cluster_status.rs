@@ -64,6 +64,7 @@ fn life(cluster: &ClusterAnswer, node: NodeId, info: &NodeInfo) -> Life {
 
 /// What stands in the way of an append.
 fn missing(cluster: &ClusterAnswer) -> Option<&'static str> {
+    let has_joined = |voter: NodeId| cluster.nodes.iter().any(|(node, _)| *node == voter);
     let mut live = cluster.nodes.iter().filter(|(node, info)| life(cluster, *node, info) == Life::Alive);
     let is_writable = |shard: &ShardInfo| shard.served && shard.state == ShardState::Enabled;
     if cluster.leader.is_none() {
@@ -72,6 +73,8 @@ fn missing(cluster: &ClusterAnswer) -> Option<&'static str> {
         Some("no node that sequences is alive")
     } else if !live.any(|(_, info)| info.roles.storage && info.shards.values().any(is_writable)) {
         Some("no node that stores is alive")
+    } else if !cluster.voters.iter().all(|(voter, _)| has_joined(*voter)) {
+        Some("it is being founded: not all of its first nodes have joined")
     } else {
         None
     }

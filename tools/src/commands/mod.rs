@@ -8,6 +8,7 @@ mod epoch_show;
 mod in_flight;
 mod log;
 mod read;
+mod segment;
 mod streams;
 
 use dlog_client::{Client, ClientOptions};
@@ -16,7 +17,10 @@ use crate::args::{BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCom
 use crate::failure::{Failure, Outcome};
 
 pub(crate) async fn run(command: Command) -> Result<Outcome, Failure> {
-    let client = client(command.connect())?;
+    if let Command::Segment(command) = &command {
+        return segment::run(command);
+    }
+    let client = client(command.connect().expect("all others are for a cluster"))?;
     let outcome = Box::pin(run_with(&client, command)).await;
     client.shutdown().await;
     outcome
@@ -40,6 +44,7 @@ async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure>
         Command::Epoch(EpochCommand::Show(args)) => epoch_show::run(client, &args).await?,
         Command::Copyset(CopysetCommand::Show(args)) => copyset_show::run(client, &args).await?,
         Command::Bench(BenchCommand::Append(args)) => bench::run(client, &args).await?,
+        Command::Segment(_) => unreachable!("it needs no client"),
     }
     Ok(Outcome::Done)
 }

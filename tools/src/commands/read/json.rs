@@ -48,7 +48,7 @@ pub(super) fn write(out: &mut impl Write, place: Place, record: &RecordRef<'_>) 
 }
 
 /// What stands under the plain name, and what under the other.
-fn text_or_base64(bytes: Option<&[u8]>) -> (Option<Option<&str>>, Option<String>) {
+pub(in crate::commands) fn text_or_base64(bytes: Option<&[u8]>) -> (Option<Option<&str>>, Option<String>) {
     match bytes.map(|bytes| str::from_utf8(bytes).map_err(|_| bytes)) {
         None => (Some(None), None),
         Some(Ok(text)) => (Some(Some(text)), None),

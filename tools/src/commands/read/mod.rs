@@ -1,9 +1,9 @@
 //! `dlog read`
 
-mod json;
+pub(super) mod json;
 mod plan;
 mod printer;
-mod text;
+pub(super) mod text;
 
 use std::io::{self, BufWriter};
 use std::time::Duration;

@@ -5,7 +5,12 @@ use std::io::{self, Write};
 use dlog_proto::Lsn;
 use dlog_proto::record::RecordRef;
 
-pub(super) fn write(out: &mut impl Write, lsn: Lsn, timestamp: &str, record: &RecordRef<'_>) -> io::Result<()> {
+pub(in crate::commands) fn write(
+    out: &mut impl Write,
+    lsn: Lsn,
+    timestamp: &str,
+    record: &RecordRef<'_>,
+) -> io::Result<()> {
     write!(out, "{lsn}  ")?;
     out.write_all(timestamp.as_bytes())?;
     out.write_all(b"  ")?;
