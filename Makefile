@@ -34,8 +34,9 @@ fix: setup ## format, and mend what the lints can mend
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-bench: setup ## measure, as in: make bench ARGS='append'
-	cargo run --release -p dlog -- bench $(ARGS)
+bench: setup ## measure appends and reads on one node, as in: make bench ARGS='--seconds 30'
+	cargo build --release -p dlog
+	scripts/bench $(DLOG) $(ARGS)
 
 cluster: setup ## run three nodes on this machine, their data in ./data1 to ./data3
 	cargo build --release -p dlog

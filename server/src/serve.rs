@@ -42,7 +42,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let http = tokio::spawn(http.serve(shown, stop.clone()));
 
     let waiting = status.clone();
-    let started = Node::start(config.clone(), data_dir.clone(), stop.clone(), move |what| waiting.waits_for(what)).await;
+    let started =
+        Node::start(config.clone(), data_dir.clone(), stop.clone(), move |what| waiting.waits_for(what)).await;
     let node = match started {
         Ok(node) => node,
         Err(NodeError::Stopped) => return Ok(()),
@@ -106,7 +107,9 @@ impl NodeStatus for Health {
     fn ready(&self) -> Result<(), String> {
         match self.metadata.get() {
             None => Err(format!("waiting for {}", self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner))),
-            Some(metadata) if metadata.leader().is_none() => Err("waiting for a leader of the metadata tier".to_owned()),
+            Some(metadata) if metadata.leader().is_none() => {
+                Err("waiting for a leader of the metadata tier".to_owned())
+            }
             Some(_) => Ok(()),
         }
     }

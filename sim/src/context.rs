@@ -12,11 +12,11 @@ use crate::shard::ShardTimer;
 
 /// An effect, to be carried out by the world when the actor is done.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     Send {
         to: Address,
         lane: Lane,
-        message: Message,
+        message: Box<Message>,
     },
     ShardTimer {
         shard: u16,
@@ -27,10 +27,9 @@ pub enum Effect {
     Violation(String),
 }
 
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     pub now: Time,
     pub now_ms: TimestampMs,
-    pub me: Address,
     pub rng: &'a mut Streams,
     pub history: &'a mut History,
     pub sync_max: Duration,
@@ -40,20 +39,20 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub fn send(&mut self, to: Address, lane: Lane, message: Message) {
-        self.effects.push(Effect::Send { to, lane, message });
+    pub(crate) fn send(&mut self, to: Address, lane: Lane, message: Message) {
+        self.effects.push(Effect::Send { to, lane, message: Box::new(message) });
     }
 
-    pub fn shard_timer(&mut self, shard: u16, after: Duration, timer: ShardTimer) {
+    pub(crate) fn shard_timer(&mut self, shard: u16, after: Duration, timer: ShardTimer) {
         self.effects.push(Effect::ShardTimer { shard, after, timer });
     }
 
-    pub fn violation(&mut self, what: impl Into<String>) {
+    pub(crate) fn violation(&mut self, what: impl Into<String>) {
         self.effects.push(Effect::Violation(what.into()));
     }
 
     /// How long a sync takes this time.
-    pub fn sync_latency(&mut self) -> Duration {
+    pub(crate) fn sync_latency(&mut self) -> Duration {
         let max = self.sync_max.as_micros() as u64;
         Duration::from_micros(self.rng.disk.u64(100..=max.max(100)))
     }

@@ -6,20 +6,20 @@ use dlog_proto::{LogOffset, Lsn, PartitionUid};
 
 /// A record's payload: who wrote it, and its number among what that writer wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Payload {
+pub(crate) struct Payload {
     pub writer: u16,
     pub number: u64,
 }
 
 impl Payload {
-    pub fn encode(self) -> [u8; 10] {
+    pub(crate) fn encode(self) -> [u8; 10] {
         let mut bytes = [0; 10];
         bytes[..2].copy_from_slice(&self.writer.to_le_bytes());
         bytes[2..].copy_from_slice(&self.number.to_le_bytes());
         bytes
     }
 
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let writer = u16::from_le_bytes(bytes.get(..2)?.try_into().ok()?);
         let number = u64::from_le_bytes(bytes.get(2..10)?.try_into().ok()?);
         Some(Self { writer, number })
@@ -28,7 +28,7 @@ impl Payload {
 
 /// What became of a payload, as far as its writer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// Sent; no answer, or none that says for sure.
     Unknown,
     Acknowledged(Lsn),
@@ -36,7 +36,7 @@ pub enum Fate {
 
 /// One partition's history.
 #[derive(Debug, Default)]
-pub struct PartitionHistory {
+pub(crate) struct PartitionHistory {
     pub written: BTreeMap<Payload, Fate>,
     /// What any reader, at any time, was given at an LSN.
     pub read: BTreeMap<Lsn, (Payload, LogOffset)>,
@@ -47,12 +47,12 @@ pub struct PartitionHistory {
 }
 
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     pub partitions: BTreeMap<PartitionUid, PartitionHistory>,
 }
 
 impl History {
-    pub fn of(&mut self, partition: PartitionUid) -> &mut PartitionHistory {
+    pub(crate) fn of(&mut self, partition: PartitionUid) -> &mut PartitionHistory {
         self.partitions.entry(partition).or_default()
     }
 }

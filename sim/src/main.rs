@@ -39,13 +39,10 @@ fn main() -> ExitCode {
         if args.seconds.is_some_and(|limit| started.elapsed().as_secs() >= limit) {
             break;
         }
-        let report = match std::panic::catch_unwind(|| run(seed, args.trace)) {
-            Ok(report) => report,
-            Err(_) => {
-                println!("seed {seed} FAILED: an assertion did not hold");
-                failed.push(seed);
-                continue;
-            }
+        let Ok(report) = std::panic::catch_unwind(|| run(seed, args.trace)) else {
+            println!("seed {seed} FAILED: an assertion did not hold");
+            failed.push(seed);
+            continue;
         };
         (ran, events) = (ran + 1, events + report.events);
         (records, epochs) = (records + report.records, epochs + report.epochs);

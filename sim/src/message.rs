@@ -12,7 +12,7 @@ use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId
 
 /// Messages of one lane arrive in order; those of different lanes do not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
+pub(crate) enum Lane {
     Control,
     Append(PartitionUid),
     Store,
@@ -20,7 +20,7 @@ pub enum Lane {
 }
 
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     Append {
         partition: PartitionUid,
         round: u32,
@@ -28,6 +28,7 @@ pub enum Message {
         bytes: Bytes,
     },
     Appended {
+        #[expect(dead_code, reason = "for the trace")]
         partition: PartitionUid,
         round: u32,
         batch: u64,
@@ -41,7 +42,7 @@ pub enum Message {
     Fetch(FetchBlock),
     ReadProducers(ReadProducers),
     Stored(StoreAnswer),
-    Flushed(ShardId, Flushed),
+    Flushed(#[expect(dead_code, reason = "for the trace")] ShardId, Flushed),
     Sealed(Sealed),
     Fetched(FetchedBlock, Option<Block>),
     ProducersRead(ProducersRead, Option<ProducerTable>),
@@ -51,7 +52,7 @@ pub enum Message {
     StopRead(u64, ShardId),
     ReadStarted(u64, ReadStarted),
     ReadBlock(u64, ShardId, ReadBlock, Block),
-    ReadClaim(u64, ShardId, ReadClaim),
+    ReadClaim(u64, #[expect(dead_code, reason = "for the trace")] ShardId, ReadClaim),
 
     Propose {
         request: RequestId,
@@ -69,7 +70,7 @@ pub enum Message {
     },
     /// A client wants to know who sequences a partition.
     WhoSequences(PartitionUid),
-    Sequences(PartitionUid, Option<NodeId>),
+    Sequences(#[expect(dead_code, reason = "for the trace")] PartitionUid, Option<NodeId>),
     WantTable(PartitionUid),
     Table(Box<EpochTable>),
 }

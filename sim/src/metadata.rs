@@ -11,7 +11,7 @@ use crate::message::{Lane, Message};
 use crate::network::Address;
 
 #[derive(Debug)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     pub state: State,
     /// Processes that are believed to live.
     pub alive: BTreeMap<NodeId, ProcessId>,
@@ -21,7 +21,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub fn new(cluster: ClusterId) -> Self {
+    pub(crate) fn new(cluster: ClusterId) -> Self {
         let mut state = State::default();
         state.apply(1, None, Command::InitCluster(InitCluster { cluster, created_ms: 0 }));
         Self { state, alive: BTreeMap::new(), available: true, changed: false }
@@ -37,7 +37,7 @@ impl Metadata {
     ///
     /// # Panics
     /// If it cannot be made: the run was drawn wrongly.
-    pub fn create_log(&mut self, name: &str, partitions: u32, attributes: LogAttributes) -> Vec<PartitionUid> {
+    pub(crate) fn create_log(&mut self, name: &str, partitions: u32, attributes: LogAttributes) -> Vec<PartitionUid> {
         let log = LogId::new("sim", name).expect("a legal name");
         let create = Command::CreateLog(CreateLog { log, partitions, attributes, created_ms: 0 });
         match self.apply(None, create) {
@@ -48,7 +48,7 @@ impl Metadata {
         }
     }
 
-    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         if !self.available {
             return;
         }
@@ -80,7 +80,7 @@ impl Metadata {
     }
 
     /// A process is believed to be gone.
-    pub fn handle_gone(&mut self, node: NodeId, process: ProcessId) {
+    pub(crate) fn handle_gone(&mut self, node: NodeId, process: ProcessId) {
         if self.alive.get(&node) == Some(&process) {
             self.alive.remove(&node);
             self.changed = true;
@@ -88,7 +88,7 @@ impl Metadata {
     }
 
     /// A process is believed to live after all.
-    pub fn handle_back(&mut self, node: NodeId, process: ProcessId) {
+    pub(crate) fn handle_back(&mut self, node: NodeId, process: ProcessId) {
         let registered = self.state.node(node).is_some_and(|info| info.process == process);
         if registered && self.alive.insert(node, process) != Some(process) {
             self.changed = true;
@@ -96,7 +96,7 @@ impl Metadata {
     }
 
     /// What nodes are told.
-    pub fn view(&self) -> Message {
+    pub(crate) fn view(&self) -> Message {
         let alive = self.alive.iter().map(|(node, process)| (*node, *process)).collect();
         Message::View { state: Box::new(self.state.clone()), alive }
     }

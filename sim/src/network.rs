@@ -14,7 +14,7 @@ use crate::message::{Lane, Message};
 
 /// Somebody who sends and receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Address {
+pub(crate) enum Address {
     /// The metadata tier, as one.
     Metadata,
     Server(u16),
@@ -24,7 +24,7 @@ pub enum Address {
 
 /// Delays of a run.
 #[derive(Debug, Clone)]
-pub struct Delays {
+pub(crate) struct Delays {
     pub min: Duration,
     pub max: Duration,
     /// Share of messages that take up to `slow`.
@@ -36,7 +36,7 @@ pub struct Delays {
 
 /// A message that arrives.
 #[derive(Debug)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub from: Address,
     pub to: Address,
     pub connection: u64,
@@ -46,8 +46,8 @@ pub struct Delivery {
 
 /// What the network wants to happen at a later time.
 #[derive(Debug)]
-pub enum Later {
-    Deliver(Delivery),
+pub(crate) enum Later {
+    Deliver(Box<Delivery>),
     /// A direction has been cut for so long that the connection breaks, if it is still that one.
     Break {
         a: Address,
@@ -69,7 +69,7 @@ struct Link {
 }
 
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     delays: Delays,
     links: BTreeMap<(Address, Address), Link>,
     connections: u64,
@@ -82,7 +82,7 @@ fn key(a: Address, b: Address) -> ((Address, Address), usize) {
 }
 
 impl Network {
-    pub fn new(delays: Delays) -> Self {
+    pub(crate) fn new(delays: Delays) -> Self {
         Self { delays, links: BTreeMap::new(), connections: 0, lost: BTreeSet::new() }
     }
 
@@ -93,17 +93,12 @@ impl Network {
     }
 
     /// Whether a connection is up.
-    pub fn is_up(&self, a: Address, b: Address) -> bool {
+    pub(crate) fn is_up(&self, a: Address, b: Address) -> bool {
         a == b || self.links.get(&key(a, b).0).is_some_and(|link| link.connection.is_some())
     }
 
-    /// Whether a connection between these could be made now.
-    pub fn is_cut(&self, a: Address, b: Address) -> bool {
-        self.links.get(&key(a, b).0).is_some_and(|link| link.cut != [false; 2])
-    }
-
     /// Makes a connection, unless one is up or the way is cut. Whether it was made.
-    pub fn connect(&mut self, a: Address, b: Address) -> bool {
+    pub(crate) fn connect(&mut self, a: Address, b: Address) -> bool {
         let link = self.links.entry(key(a, b).0).or_default();
         if link.connection.is_some() || link.cut != [false; 2] {
             return false;
@@ -115,14 +110,14 @@ impl Network {
     }
 
     /// Breaks the connection. Whether one was up.
-    pub fn disconnect(&mut self, a: Address, b: Address) -> bool {
+    pub(crate) fn disconnect(&mut self, a: Address, b: Address) -> bool {
         let Some(link) = self.links.get_mut(&key(a, b).0) else { return false };
         link.held = [Vec::new(), Vec::new()];
         link.connection.take().is_some()
     }
 
     /// Everybody that `a` has a connection to.
-    pub fn peers(&self, a: Address) -> Vec<Address> {
+    pub(crate) fn peers(&self, a: Address) -> Vec<Address> {
         let up = self.links.iter().filter(|(_, link)| link.connection.is_some());
         let other = |(x, y): (Address, Address)| match a {
             _ if x == a => Some(y),
@@ -133,7 +128,7 @@ impl Network {
     }
 
     /// Sends a message; if no connection is up, it is lost.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         now: Time,
         from: Address,
@@ -143,7 +138,7 @@ impl Network {
         rng: &mut Rng,
     ) -> Option<(Time, Later)> {
         if from == to {
-            return Some((now, Later::Deliver(Delivery { from, to, connection: 0, lane, message })));
+            return Some((now, Later::Deliver(Box::new(Delivery { from, to, connection: 0, lane, message }))));
         }
         let delay = self.delay(rng);
         let (pair, direction) = key(from, to);
@@ -155,11 +150,11 @@ impl Network {
         }
         let arrives = link.arrives.entry((direction, lane)).or_insert(Time::ZERO);
         *arrives = (now + delay).max(*arrives);
-        Some((*arrives, Later::Deliver(Delivery { from, to, connection, lane, message })))
+        Some((*arrives, Later::Deliver(Box::new(Delivery { from, to, connection, lane, message }))))
     }
 
     /// Whether an arriving message is to be handled: its connection is up, or it was in the receiver's hands when it broke.
-    pub fn arrives(&mut self, delivery: &Delivery, rng: &mut Rng) -> bool {
+    pub(crate) fn arrives(&mut self, delivery: &Delivery, rng: &mut Rng) -> bool {
         if delivery.from == delivery.to {
             return true;
         }
@@ -176,7 +171,7 @@ impl Network {
     }
 
     /// Cuts the way from `from` to `to`. The connection breaks if the cut lasts.
-    pub fn cut(&mut self, now: Time, from: Address, to: Address) -> Option<(Time, Later)> {
+    pub(crate) fn cut(&mut self, now: Time, from: Address, to: Address) -> Option<(Time, Later)> {
         let (pair, direction) = key(from, to);
         let link = self.links.entry(pair).or_default();
         link.cut[direction] = true;
@@ -185,7 +180,7 @@ impl Network {
     }
 
     /// Mends the way from `from` to `to`; what the cut held back goes on, if the connection has lasted.
-    pub fn mend(&mut self, now: Time, from: Address, to: Address, rng: &mut Rng) -> Vec<(Time, Later)> {
+    pub(crate) fn mend(&mut self, now: Time, from: Address, to: Address, rng: &mut Rng) -> Vec<(Time, Later)> {
         let (pair, direction) = key(from, to);
         let Some(link) = self.links.get_mut(&pair) else { return Vec::new() };
         link.cut[direction] = false;
@@ -194,12 +189,12 @@ impl Network {
     }
 
     /// Whether the connection that was up when a cut was made is still up and still cut.
-    pub fn is_to_break(&self, a: Address, b: Address, connection: u64) -> bool {
+    pub(crate) fn is_to_break(&self, a: Address, b: Address, connection: u64) -> bool {
         let link = self.links.get(&key(a, b).0);
         link.is_some_and(|link| link.connection == Some(connection) && link.cut != [false; 2])
     }
 
-    pub fn mend_all(&mut self, now: Time, rng: &mut Rng) -> Vec<(Time, Later)> {
+    pub(crate) fn mend_all(&mut self, now: Time, rng: &mut Rng) -> Vec<(Time, Later)> {
         let pairs: Vec<_> = self.links.keys().copied().collect();
         let both = pairs.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]);
         both.flat_map(|(from, to)| self.mend(now, from, to, rng)).collect()

@@ -14,7 +14,7 @@ use crate::message::{Lane, Message};
 use crate::network::Address;
 
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     pub partition: PartitionUid,
     core: Option<ReaderCore>,
     from: Lsn,
@@ -28,7 +28,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(partition: PartitionUid, from: Lsn) -> Self {
+    pub(crate) fn new(partition: PartitionUid, from: Lsn) -> Self {
         Self {
             partition,
             core: None,
@@ -42,16 +42,16 @@ impl Reader {
     }
 
     /// Next LSN to be read.
-    pub fn cursor(&self) -> Lsn {
+    pub(crate) fn cursor(&self) -> Lsn {
         self.core.as_ref().map_or(self.from, ReaderCore::cursor)
     }
 
-    pub fn next_timeout(&self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         let asked = self.asked_table_at.map(|at| at + std::time::Duration::from_millis(200));
         self.core.as_ref().and_then(ReaderCore::next_timeout).into_iter().chain(asked).min()
     }
 
-    pub fn handle_wake(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         let overdue = |at: Time| at + std::time::Duration::from_millis(200) <= cx.now;
         if (self.core.is_none() && self.asked_table_at.is_none()) || self.asked_table_at.is_some_and(overdue) {
             self.want_table(cx);
@@ -67,7 +67,7 @@ impl Reader {
         cx.send(Address::Metadata, Lane::Control, Message::WantTable(self.partition));
     }
 
-    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
             Message::Table(table) => self.handle_table(cx, *table),
             Message::ReadStarted(stream, started) => {
@@ -107,7 +107,7 @@ impl Reader {
         }
     }
 
-    pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
+    pub(crate) fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
         if let (Address::Server(node), false) = (peer, up) {
             let lost: Vec<u64> =
                 self.open.iter().filter(|(_, open)| open.shard.node.0 == node).map(|(number, _)| *number).collect();

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::network::Delays;
 
 #[derive(Debug, Clone)]
-pub struct LogPlan {
+pub(crate) struct LogPlan {
     pub replication: Replication,
     pub partitions: u32,
     pub idempotent: bool,
@@ -20,7 +20,7 @@ pub struct LogPlan {
 /// Kinds of trouble, each with a weight; 0 is never. Which kinds a run has is part of its draw (swarm testing): rare
 /// combinations come up, and a run without a kind shows what it hides.
 #[derive(Debug, Clone, Default)]
-pub struct Troubles {
+pub(crate) struct Troubles {
     pub kill: u32,
     pub power: u32,
     pub pause: u32,
@@ -34,7 +34,7 @@ pub struct Troubles {
 }
 
 #[derive(Debug, Clone)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub nodes: u16,
     pub shards: u16,
     pub racks: u16,
@@ -53,7 +53,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         let nodes = rng.u16(1..=5);
         let racks = if rng.u8(..) < 64 { rng.u16(2..=3) } else { 1 };
         let logs = (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, nodes, racks)).collect();
@@ -102,7 +102,7 @@ impl LogPlan {
         }
     }
 
-    pub fn attributes(&self) -> LogAttributes {
+    pub(crate) fn attributes(&self) -> LogAttributes {
         LogAttributes::new(self.replication.clone())
     }
 }

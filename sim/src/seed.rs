@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 /// The random streams of a run.
 #[derive(Debug, Clone)]
-pub struct Streams {
+pub(crate) struct Streams {
     pub topology: Rng,
     pub network: Rng,
     pub disk: Rng,
@@ -14,7 +14,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let stream = |salt: u64| {
             Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD6E8_FEB8_6659_FD93))
         };

@@ -25,7 +25,7 @@ use crate::shard::{Medium, Shard, ShardTimer};
 const PROPOSAL_RETRY: Duration = Duration::from_millis(150);
 
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     pub node: NodeId,
     pub location: Location,
     pub media: Vec<Medium>,
@@ -50,7 +50,7 @@ struct Pending {
 
 /// What lives in memory.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pub id: ProcessId,
     node: NodeId,
     cluster: ClusterId,
@@ -73,7 +73,7 @@ pub struct Process {
 
 impl Server {
     /// Starts a process. What its disks say may be a violation.
-    pub fn start(&mut self, cx: &mut Context<'_>, cluster: ClusterId, settings: &Arc<Settings>) {
+    pub(crate) fn start(&mut self, cx: &mut Context<'_>, cluster: ClusterId, settings: &Arc<Settings>) {
         let id = ProcessId(cx.rng.cores.u128(..));
         let start = Start { boot_id: self.boot, now_ms: cx.now_ms, random: cx.rng.cores.u64(..) };
         let mut process = Process {
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Registers with the metadata tier, once it can be reached.
-    pub fn register(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn register(&mut self, cx: &mut Context<'_>) {
         let Some(process) = &mut self.process else { return };
         let shard = |(index, medium): (usize, &Medium)| ShardRegistration {
             index: index as u16,
@@ -134,7 +134,7 @@ impl Server {
         process.propose(cx, command);
     }
 
-    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         let Some(process) = &mut self.process else { return };
         match message {
             Message::Proposed { request, state, response } => {
@@ -142,7 +142,7 @@ impl Server {
                     process.pending.remove(&request);
                     process.handle_registered(cx, &mut self.media, response);
                 } else {
-                    process.handle_proposed(cx, request, *state, response);
+                    process.handle_proposed(cx, request, &state, response);
                 }
             }
             message => process.handle(cx, from, message),
@@ -154,7 +154,7 @@ impl Server {
         }
     }
 
-    pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
+    pub(crate) fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
         if peer == Address::Metadata && up && self.process.as_ref().is_some_and(|p| !p.registered) {
             self.register(cx);
         }
@@ -167,7 +167,7 @@ impl Server {
         process.pump(cx);
     }
 
-    pub fn handle_shard_timer(&mut self, cx: &mut Context<'_>, shard: u16, timer: ShardTimer) {
+    pub(crate) fn handle_shard_timer(&mut self, cx: &mut Context<'_>, shard: u16, timer: ShardTimer) {
         let Some(process) = &mut self.process else { return };
         if let Some(shard) = process.shards.get_mut(&shard) {
             shard.handle_timer(cx, timer);
@@ -175,7 +175,7 @@ impl Server {
         process.pump(cx);
     }
 
-    pub fn handle_wake(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         let registered = self.process.as_ref().is_some_and(|p| p.registered);
         if let Some(process) = &mut self.process {
             process.retry_proposals(cx);
@@ -186,7 +186,7 @@ impl Server {
         }
     }
 
-    pub fn next_timeout(&self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         let process = self.process.as_ref()?;
         let proposals = process.pending.values().map(|p| p.sent_at + PROPOSAL_RETRY).min();
         process.host.next_timeout().into_iter().chain(proposals).min()
@@ -325,7 +325,7 @@ impl Process {
         }
     }
 
-    fn handle_proposed(&mut self, cx: &mut Context<'_>, request: RequestId, state: State, response: Response) {
+    fn handle_proposed(&mut self, cx: &mut Context<'_>, request: RequestId, state: &State, response: Response) {
         let Some(pending) = self.pending.remove(&request) else { return };
         match (pending.command, response) {
             (Command::Activate(activate), Response::Activate(Ok(activated))) => {

@@ -23,7 +23,7 @@ use crate::network::Address;
 
 /// What outlives the process.
 #[derive(Debug, Clone, Default)]
-pub struct Medium {
+pub(crate) struct Medium {
     pub disk: SimulatedDisk,
     pub index: MemoryKv,
     /// Given by the metadata tier when the disk was formatted.
@@ -32,7 +32,7 @@ pub struct Medium {
 
 /// Something that the shard wants to happen later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShardTimer {
+pub(crate) enum ShardTimer {
     /// A sync that was begun is done.
     Sync,
     /// The write cache is due.
@@ -40,7 +40,7 @@ pub enum ShardTimer {
 }
 
 #[derive(Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     pub core: ShardCore,
     engine: Engine,
     reader: Reader,
@@ -58,7 +58,7 @@ const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
 impl Shard {
     /// Opens a shard's medium. The second says whether it lost what it had only in its write cache.
-    pub fn open(
+    pub(crate) fn open(
         medium: &Medium,
         cluster: ClusterId,
         shard: ShardId,
@@ -87,7 +87,7 @@ impl Shard {
         Ok((shard, recovered.lost_write_cache))
     }
 
-    pub fn set_incomplete_before(&mut self, revision: u64) {
+    pub(crate) fn set_incomplete_before(&mut self, revision: u64) {
         self.incomplete_before = self.incomplete_before.max(revision);
     }
 
@@ -96,7 +96,7 @@ impl Shard {
     }
 
     /// Handles a message for this shard.
-    pub fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
+    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
             Message::Store(store, block) => self.core.handle_store(asker(from), store, block),
             Message::Amend(amend) => self.core.handle_amend(asker(from), amend),
@@ -112,7 +112,7 @@ impl Shard {
     }
 
     /// A reader is gone.
-    pub fn stop_reads(&mut self, reader: Address) {
+    pub(crate) fn stop_reads(&mut self, reader: Address) {
         self.streams.retain(|(address, _), _| *address != reader);
     }
 
@@ -168,7 +168,7 @@ impl Shard {
     }
 
     /// Carries out what the core wants, until it wants nothing more.
-    pub fn pump(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn pump(&mut self, cx: &mut Context<'_>) {
         loop {
             if let Some(output) = self.core.poll_output() {
                 self.carry_out(cx, output);
@@ -251,7 +251,7 @@ impl Shard {
         }
     }
 
-    pub fn handle_timer(&mut self, cx: &mut Context<'_>, timer: ShardTimer) {
+    pub(crate) fn handle_timer(&mut self, cx: &mut Context<'_>, timer: ShardTimer) {
         match timer {
             ShardTimer::Flush => {
                 self.flush_due = false;

@@ -10,18 +10,18 @@ use crate::trouble::Trouble;
 use crate::world::{Event, show};
 
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     print: bool,
     hash: DefaultHasher,
     events: u64,
 }
 
 impl Trace {
-    pub fn new(print: bool) -> Self {
+    pub(crate) fn new(print: bool) -> Self {
         Self { print, ..Self::default() }
     }
 
-    pub fn event(&mut self, at: Time, event: &Event) {
+    pub(crate) fn event(&mut self, at: Time, event: &Event) {
         let line = line(event);
         self.events += 1;
         (at.0, &line).hash(&mut self.hash);
@@ -30,14 +30,14 @@ impl Trace {
         }
     }
 
-    pub fn trouble(&mut self, at: Time, trouble: &Trouble) {
+    pub(crate) fn trouble(&mut self, at: Time, trouble: &Trouble) {
         if self.print {
             println!("{} TROUBLE {trouble:?}", show(at));
         }
     }
 
     /// How many events there were, and what they hash to.
-    pub fn digest(&self) -> (u64, u64) {
+    pub(crate) fn digest(&self) -> (u64, u64) {
         (self.events, self.hash.finish())
     }
 }

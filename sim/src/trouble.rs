@@ -8,8 +8,8 @@ use fastrand::Rng;
 use crate::network::Address;
 use crate::scenario::{Scenario, Troubles};
 
-#[derive(Debug, Clone)]
-pub enum Trouble {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trouble {
     Kill {
         server: u16,
         back_after: Duration,
@@ -55,7 +55,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// The next trouble of a run; `None` if there is to be none. `powers_left`: power losses that may still happen.
-    pub fn draw(rng: &mut Rng, scenario: &Scenario, powers_left: u32) -> Option<Self> {
+    pub(crate) fn draw(rng: &mut Rng, scenario: &Scenario, powers_left: u32) -> Option<Self> {
         let Troubles {
             kill,
             power,
@@ -122,7 +122,7 @@ fn pair(rng: &mut Rng, scenario: &Scenario) -> (Address, Address) {
 
 /// How many power losses a run may have without losing by right what was acknowledged from memory: fewer than every
 /// write-cached log's write quorum. Logs that sync lose nothing by any number of them.
-pub fn powers_allowed(scenario: &Scenario) -> u32 {
+pub(crate) fn powers_allowed(scenario: &Scenario) -> u32 {
     let cached = scenario.logs.iter().filter(|log| log.replication.durability == Durability::WriteCache);
     cached.map(|log| u32::from(log.replication.quorum.write_quorum) - 1).min().unwrap_or(u32::MAX)
 }

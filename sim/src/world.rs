@@ -22,7 +22,7 @@ use crate::trace::Trace;
 use crate::trouble::{Trouble, powers_allowed};
 use crate::writer::Writer;
 
-pub const CLUSTER: ClusterId = ClusterId(0xD106);
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
 
 /// How often a connection that is down is tried again.
 const RECONNECT: Duration = Duration::from_millis(30);
@@ -32,7 +32,7 @@ const VIEWS: Duration = Duration::from_millis(5);
 const SLOW_SYNC: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     Network(Later),
     /// An actor asked to be woken.
     Wake(Address),
@@ -67,7 +67,7 @@ pub enum Event {
     NextTrouble,
 }
 
-pub struct World {
+pub(crate) struct World {
     pub now: Time,
     pub scenario: Scenario,
     pub settings: Arc<Settings>,
@@ -118,7 +118,7 @@ impl Ord for Entry {
 }
 
 impl World {
-    pub fn new(mut rng: Streams, scenario: Scenario, trace: Trace) -> Self {
+    pub(crate) fn new(mut rng: Streams, scenario: Scenario, trace: Trace) -> Self {
         let mut settings = Settings { snapshot_time: Duration::from_millis(500), ..Settings::default() };
         if let Some(esn_max) = scenario.esn_max {
             settings.esn_max = dlog_proto::Esn(esn_max);
@@ -160,11 +160,11 @@ impl World {
         }
     }
 
-    pub fn now_ms(&self) -> TimestampMs {
+    pub(crate) fn now_ms(&self) -> TimestampMs {
         1_700_000_000_000 + (self.now.0 / 1_000_000) as i64
     }
 
-    pub fn schedule(&mut self, after: Duration, event: Event) {
+    pub(crate) fn schedule(&mut self, after: Duration, event: Event) {
         self.schedule_at(self.now + after, event);
     }
 
@@ -174,7 +174,7 @@ impl World {
     }
 
     /// Lets the next thing happen. `false` if nothing is left to happen before `until`.
-    pub fn step(&mut self, until: Time) -> bool {
+    pub(crate) fn step(&mut self, until: Time) -> bool {
         if self.queue.peek().is_none_or(|Reverse(entry)| entry.at > until) {
             return false;
         }
@@ -194,7 +194,7 @@ impl World {
         match event {
             Event::Network(Later::Deliver(delivery)) => {
                 if self.network.arrives(&delivery, &mut self.rng.network) {
-                    self.deliver(delivery);
+                    self.deliver(*delivery);
                 }
             }
             Event::Network(Later::Break { a, b, connection }) => {
@@ -246,8 +246,7 @@ impl World {
             let network = &*network;
             let is_up = move |to| network.is_up(me, to);
             let sync_max = if slow { SLOW_SYNC } else { scenario.sync_max };
-            let mut cx =
-                Context { now: *now, now_ms, me, rng, history, sync_max, effects: &mut effects, is_up: &is_up };
+            let mut cx = Context { now: *now, now_ms, rng, history, sync_max, effects: &mut effects, is_up: &is_up };
             act(&mut Actors { servers, writers, readers, metadata }, &mut cx);
         }
         self.carry_out(me, effects);
@@ -258,7 +257,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send { to, lane, message } => {
-                    let later = self.network.send(self.now, me, to, lane, message, &mut self.rng.network);
+                    let later = self.network.send(self.now, me, to, lane, *message, &mut self.rng.network);
                     if let Some((at, later)) = later {
                         self.schedule_at(at, Event::Network(later));
                     }
@@ -287,7 +286,7 @@ impl World {
         }
     }
 
-    pub fn wake(&mut self, address: Address) {
+    pub(crate) fn wake(&mut self, address: Address) {
         match address {
             Address::Server(n) => self.with_server(n, Server::handle_wake),
             Address::Writer(n) if self.writers.contains_key(&n) => {
@@ -334,7 +333,7 @@ impl World {
     // ---- connections
 
     /// Everybody who should be connected.
-    pub fn connect_all(&mut self) {
+    pub(crate) fn connect_all(&mut self) {
         let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
         for (i, server) in servers.iter().enumerate() {
             self.schedule(Duration::ZERO, Event::Connect(*server, Address::Metadata));
@@ -344,7 +343,7 @@ impl World {
         }
     }
 
-    pub fn connect_client(&mut self, client: Address) {
+    pub(crate) fn connect_client(&mut self, client: Address) {
         let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
         for server in servers {
             self.schedule(Duration::ZERO, Event::Connect(client, server));
@@ -430,7 +429,7 @@ impl World {
     }
 
     /// A process is gone; `power`: with all that was not on the disk.
-    pub fn kill(&mut self, server: u16, power: bool) {
+    pub(crate) fn kill(&mut self, server: u16, power: bool) {
         self.suspect(server);
         self.paused.remove(&server);
         self.wakes.remove(&Address::Server(server));
@@ -468,7 +467,7 @@ impl World {
 
     // ---- trouble
 
-    pub fn begin_trouble(&mut self) {
+    pub(crate) fn begin_trouble(&mut self) {
         self.troubled = true;
         self.schedule(self.scenario.trouble_every, Event::NextTrouble);
     }
@@ -557,7 +556,7 @@ impl World {
     }
 
     /// Ends all trouble: everything is mended, everybody is started.
-    pub fn end_trouble(&mut self) {
+    pub(crate) fn end_trouble(&mut self) {
         self.troubled = false;
         self.metadata.available = true;
         self.metadata.changed = true;
@@ -575,7 +574,7 @@ impl World {
     }
 
     /// Keeps nodes told how things stand, whatever got lost.
-    pub fn tell_everybody(&mut self) {
+    pub(crate) fn tell_everybody(&mut self) {
         self.metadata.changed = true;
         let nodes: Vec<_> = self.servers.iter().filter_map(|(n, s)| Some((*n, s.process.as_ref()?.id))).collect();
         for (node, process) in nodes {
@@ -586,7 +585,7 @@ impl World {
         self.send_views();
     }
 
-    pub fn add_reader(&mut self, partition: PartitionUid, from: Lsn) -> u16 {
+    pub(crate) fn add_reader(&mut self, partition: PartitionUid, from: Lsn) -> u16 {
         let number = self.next_reader;
         self.next_reader += 1;
         self.readers.insert(number, Reader::new(partition, from));
@@ -597,7 +596,7 @@ impl World {
 }
 
 /// Everybody, while one of them acts.
-pub struct Actors<'a> {
+pub(crate) struct Actors<'a> {
     servers: &'a mut BTreeMap<u16, Server>,
     writers: &'a mut BTreeMap<u16, Writer>,
     readers: &'a mut BTreeMap<u16, Reader>,
@@ -633,6 +632,6 @@ fn server_of(event: &Event) -> Option<u16> {
 }
 
 /// A time as people read it.
-pub fn show(at: Time) -> String {
+pub(crate) fn show(at: Time) -> String {
     format!("{:.6}s", at.0 as f64 / 1e9)
 }

@@ -16,7 +16,7 @@ use crate::network::Address;
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
 
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     number: u16,
     pub partition: PartitionUid,
     core: AppendCore,
@@ -38,7 +38,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(number: u16, partition: PartitionUid, idempotent: bool, left: u64) -> Self {
+    pub(crate) fn new(number: u16, partition: PartitionUid, idempotent: bool, left: u64) -> Self {
         Self {
             number,
             partition,
@@ -56,22 +56,22 @@ impl Writer {
         }
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.left == 0 && self.core.is_idle()
     }
 
     /// Who it believes sequences its partition.
-    pub fn sequencer(&self) -> Option<Address> {
+    pub(crate) fn sequencer(&self) -> Option<Address> {
         self.sequencer
     }
 
-    pub fn next_timeout(&self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         let next_batch = (self.left > 0 && self.core.wants_batch()).then_some(self.next_at);
         let asked = self.asked_at.map(|at| at + ANSWER_TIMEOUT);
         self.core.next_timeout().into_iter().chain(next_batch).chain(asked).min()
     }
 
-    pub fn handle_wake(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         self.core.handle_tick(cx.now);
         if self.asked_at.is_some_and(|at| at + ANSWER_TIMEOUT <= cx.now) {
             self.asked_at = None;
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     /// The answer to who sequences the partition.
-    pub fn handle_sequencer(&mut self, cx: &mut Context<'_>, node: Option<NodeId>) {
+    pub(crate) fn handle_sequencer(&mut self, cx: &mut Context<'_>, node: Option<NodeId>) {
         self.asked_at = None;
         match node.map(|node| Address::Server(node.0)) {
             Some(address) if (cx.is_up)(address) => {
@@ -156,7 +156,7 @@ impl Writer {
         self.drain(cx);
     }
 
-    pub fn handle_appended(
+    pub(crate) fn handle_appended(
         &mut self,
         cx: &mut Context<'_>,
         round: u32,
@@ -167,7 +167,7 @@ impl Writer {
         self.drain(cx);
     }
 
-    pub fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
+    pub(crate) fn handle_link(&mut self, cx: &mut Context<'_>, peer: Address, up: bool) {
         if !up && self.sequencer == Some(peer) {
             self.core.handle_disconnected(cx.now, self.round, "the connection was lost".to_owned());
         }

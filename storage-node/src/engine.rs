@@ -77,7 +77,7 @@ impl Engine {
         let inventory = Inventory::take(&disk, &identity)?;
         let (marker, formatted) = match marker {
             Some(marker) => (marker, false),
-            None => (unmarked(&identity, start), inventory.is_empty()),
+            None => (unmarked(&identity, start.random), inventory.is_empty()),
         };
         if formatted {
             // An index without a log is of another life of the directory.
@@ -238,14 +238,13 @@ fn read_marker(disk: &dyn Disk, identity: &Identity, start: Start) -> Result<Opt
         }
         Some(Err(MarkerError::Damaged)) => {
             tracing::error!(shard = %identity.shard, "the marker is damaged: the segments say whose directory it is");
-            Ok(Some(unmarked(identity, start)))
+            Ok(Some(unmarked(identity, start.random)))
         }
         Some(Err(error @ MarkerError::Version(_))) => Err(OpenError::Marker(error.to_string())),
     }
 }
 
 /// What holds where no marker says anything: the worst.
-fn unmarked(identity: &Identity, start: Start) -> Marker {
-    let (identity, secret) = (*identity, start.random);
-    Marker { identity, secret, boot: 0, clean: false, rebuild_index: false, end: Position::ZERO }
+pub(crate) fn unmarked(identity: &Identity, secret: u64) -> Marker {
+    Marker { identity: *identity, secret, boot: 0, clean: false, rebuild_index: false, end: Position::ZERO }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dlog_metadata::{Metadata, MetadataError};
+use dlog_metadata::Metadata;
 use dlog_proto::transport::{Admission, Connection, LaneKind, LaneReceiver, LaneSender, QuicIncoming};
 use dlog_proto::wire::{
     Answer, BlockDescribed, CopyDescription, DescribeBlock, ErrorCode, Failed, FindTime, Frame, GetTail, Heartbeat,
@@ -105,12 +105,14 @@ impl ControlPlane {
         if Query::is(&frame) {
             let Query { freshness } = understood(&frame)?;
             let asked = frame.payload.into_contiguous();
-            let (revision, answer) = self.metadata.handle_query(freshness, &asked).await.map_err(failed)?;
+            let (revision, answer) =
+                self.metadata.handle_query(freshness, &asked).await.map_err(|error| error.to_failed())?;
             Ok(Answer { revision }.to_frame(corr, answer.into()))
         } else if Propose::is(&frame) {
             let Propose { request } = understood(&frame)?;
             let command = frame.payload.into_contiguous();
-            let (revision, response) = self.metadata.handle_propose(request, command).await.map_err(failed)?;
+            let (revision, response) =
+                self.metadata.handle_propose(request, command).await.map_err(|error| error.to_failed())?;
             Ok(Proposed { revision }.to_frame(corr, response.into()))
         } else if GetTail::is(&frame) {
             let GetTail { partition } = understood(&frame)?;
@@ -131,7 +133,8 @@ impl ControlPlane {
 
     async fn answer_raft(self, frame: Frame) -> Answered {
         let Raft { rpc } = understood(&frame)?;
-        let answer = self.metadata.handle_raft(rpc, frame.payload.into_contiguous()).await.map_err(failed)?;
+        let answer =
+            self.metadata.handle_raft(rpc, frame.payload.into_contiguous()).await.map_err(|error| error.to_failed())?;
         Ok(RaftAnswer { rpc }.to_frame(frame.corr, answer.into()))
     }
 
@@ -157,7 +160,7 @@ impl ControlPlane {
 
     fn hear_heartbeat(&self, frame: &Frame) -> Frame {
         let heard = understood::<Heartbeat>(frame)
-            .and_then(|heartbeat| self.metadata.handle_heartbeat(&heartbeat).map_err(failed));
+            .and_then(|heartbeat| self.metadata.handle_heartbeat(&heartbeat).map_err(|error| error.to_failed()));
         match heard {
             Ok(liveness) => Liveness::to_frame(&liveness, frame.corr, Payload::empty()),
             Err(failed) => failed.to_frame(frame.corr, Payload::empty()),
@@ -211,11 +214,8 @@ fn unreadable(shard: ShardId, error: &ReadError) -> Failed {
 
 fn understood<M: Message>(frame: &Frame) -> Result<M, Failed> {
     M::from_frame(frame).map_err(|error| {
-        let code = if matches!(error, MessageError::Version { .. }) { ErrorCode::Unsupported } else { ErrorCode::Invalid };
+        let code =
+            if matches!(error, MessageError::Version { .. }) { ErrorCode::Unsupported } else { ErrorCode::Invalid };
         Failed::new(code, error.to_string())
     })
-}
-
-fn failed(error: MetadataError) -> Failed {
-    error.to_failed()
 }

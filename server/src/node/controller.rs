@@ -109,7 +109,7 @@ impl Controller {
             self.assigned.remove(&partition);
         }
         if mine && self.assigned.insert(partition) {
-            self.touched.entry(partition).or_insert(others.map_or(Epoch::ZERO, |(epoch, ..)| epoch));
+            self.touched.entry(partition).or_insert_with(|| others.map_or(Epoch::ZERO, |(epoch, ..)| epoch));
             news.assigned.push((partition, true));
         } else if !mine && self.assigned.remove(&partition) {
             news.assigned.push((partition, false));

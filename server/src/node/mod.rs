@@ -188,8 +188,7 @@ impl Node {
         }
 
         let node = config.node_id;
-        let carrier =
-            Carrier { node, process, metadata: metadata.clone(), requests, cores: handles.clone() };
+        let carrier = Carrier { node, process, metadata: metadata.clone(), requests, cores: handles.clone() };
         tasks.spawn(carrier.run(asks));
         let forgotten = Arc::new(Notify::new());
         tasks.spawn(Controller::new(node, process, metadata.clone(), handles.clone(), forgotten.clone()).run());
@@ -240,7 +239,8 @@ impl Node {
         loop {
             let (view, liveness) = (self.metadata.view(), self.metadata.liveness());
             let others = liveness.alive.iter().any(|alive| alive.node != node && !alive.stopping);
-            let mine = view.partitions().any(|(_, p)| p.newest().is_some_and(|(_, _, process)| process == self.process));
+            let mine =
+                view.partitions().any(|(_, p)| p.newest().is_some_and(|(_, _, process)| process == self.process));
             if !others || !mine {
                 return;
             }
@@ -282,8 +282,7 @@ fn hello(config: &Config, process: ProcessId, cluster: Option<ClusterId>) -> Hel
 
 async fn bind(config: &Config, cert: &dlog_proto::transport::NodeCert) -> Result<QuicListener, NodeError> {
     let resolved = crate::address::resolve(&config.listen).await;
-    let address =
-        resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
+    let address = resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
     let limits =
         ListenerConfig { connections_max: config.limits.connections_max as usize, ..ListenerConfig::default() };
     Ok(QuicListener::bind(address, cert, limits)?)
@@ -294,7 +293,7 @@ async fn accept(listener: Arc<QuicListener>, control: ControlPlane, introduction
     while let Some(incoming) = listener.accept().await {
         match incoming.class() {
             ConnectionClass::Data { core } => {
-                control.cores[usize::from(core) % control.cores.len()].tell(Input::Incoming(incoming));
+                control.cores[usize::from(core) % control.cores.len()].tell(Input::Incoming(Box::new(incoming)));
             }
             ConnectionClass::Control | ConnectionClass::Unknown => {
                 tokio::spawn(control.clone().accept(incoming, introduction.clone()));

@@ -28,7 +28,8 @@ impl Peers {
     /// A control connection to this node.
     pub(crate) async fn connect(&self, node: NodeId, address: &str) -> Result<Connection, String> {
         let address: HostPort = address.parse().map_err(|error| format!("{error}"))?;
-        let connection = self.pool.connect(&address, ConnectionClass::Control, None).await.map_err(|e| e.to_string())?;
+        let connection =
+            self.pool.connect(&address, ConnectionClass::Control, None).await.map_err(|e| e.to_string())?;
         match connection.peer().node {
             Some(found) if found != node => Err(format!("{found} answers at {address}, not {node}")),
             _ => Ok(connection),

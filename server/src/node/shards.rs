@@ -69,9 +69,9 @@ impl ShardDir {
             return Ok(());
         }
         let Self { shard, path, .. } = self;
-        let start = Start { boot_id: boot_id().map_err(ShardError::BootId)?, now_ms: now_ms(), random: fastrand::u64(..) };
-        let disk =
-            RealDisk::open(&*path).map_err(|error| ShardError::Directory { path: path.clone(), error })?;
+        let start =
+            Start { boot_id: boot_id().map_err(ShardError::BootId)?, now_ms: now_ms(), random: fastrand::u64(..) };
+        let disk = RealDisk::open(&*path).map_err(|error| ShardError::Directory { path: path.clone(), error })?;
         let index = RocksStore::new(path, RocksConfig::default());
         let identity = Identity { cluster, shard: *shard, incarnation };
         let segment_len = u32::try_from(config.segment_bytes.0).unwrap_or(u32::MAX);
@@ -129,4 +129,3 @@ fn report(shard: ShardId, recovered: &Recovered) {
         tracing::info!(%shard, replayed_bytes, torn_bytes, "recovered after a stop that was not clean");
     }
 }
-

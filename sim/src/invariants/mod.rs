@@ -11,7 +11,7 @@ use dlog_proto::{LogOffset, Lsn};
 use crate::history::{History, PartitionHistory, Payload};
 
 /// Checks a record at the moment when a reader gets it.
-pub fn check_read(
+pub(crate) fn check_read(
     history: &mut PartitionHistory,
     last: Option<(Lsn, LogOffset)>,
     lsn: Lsn,
@@ -22,11 +22,13 @@ pub fn check_read(
     one_payload_per_lsn::check(history, lsn, offset, payload)
 }
 
+/// Says what is wrong with a partition, if anything is.
+type Check = fn(&PartitionHistory) -> Result<(), String>;
+
 /// Checks a run when everything was written, recovered and read.
-pub fn check_end(history: &History) -> Result<(), String> {
+pub(crate) fn check_end(history: &History) -> Result<(), String> {
     for (partition, history) in &history.partitions {
-        let checks: [fn(&PartitionHistory) -> Result<(), String>; 3] =
-            [acknowledged_is_readable::check, no_duplicates::check, released_stays::check];
+        let checks: [Check; 3] = [acknowledged_is_readable::check, no_duplicates::check, released_stays::check];
         for check in checks {
             check(history).map_err(|why| format!("{partition}: {why}"))?;
         }

@@ -181,9 +181,8 @@ impl CommitThread {
             && self.unmarked_since.is_some_and(|since| since.elapsed() >= self.config.mark_after)
         {
             self.unmarked_since = None;
-            match self.log.mark() {
-                Err(AppendError::Failed(failed)) => return Err(failed),
-                _ => {}
+            if let Err(AppendError::Failed(failed)) = self.log.mark() {
+                return Err(failed);
             }
         }
         Ok(())

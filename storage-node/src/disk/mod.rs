@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 mod real;
 pub mod simulated;
+pub(crate) mod unchanged;
 
 pub use real::{RealDisk, boot_id};
 pub use simulated::SimulatedDisk;

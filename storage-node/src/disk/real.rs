@@ -46,6 +46,25 @@ impl RealDisk {
         Ok(Self { path, dir })
     }
 
+    /// Opens a directory that is there, to look at it.
+    pub fn existing(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let dir = File::open(&path)?;
+        if !dir.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { path, dir })
+    }
+
+    /// Keeps every process from using the directory, without leaving a trace in it.
+    pub fn keep_out(&self) -> Result<LockGuard, LockError> {
+        match File::open(self.at(LOCK_FILE)) {
+            Ok(file) => Ok(lock_exclusively(file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -116,20 +135,24 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self) -> Result<LockGuard, LockError> {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.at(LOCK_FILE))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text)?;
-                return Err(LockError::Held { pid: text.trim().parse().ok() });
-            }
-            Err(errno) => return Err(io::Error::from(errno).into()),
-        }
+        let mut file = lock_exclusively(
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.at(LOCK_FILE))?,
+        )?;
         file.set_len(0)?;
         write!(file, "{}", std::process::id())?;
-        Ok(Box::new(file))
+        Ok(file)
+    }
+}
+
+fn lock_exclusively(mut file: File) -> Result<Box<File>, LockError> {
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Box::new(file)),
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Err(LockError::Held { pid: text.trim().parse().ok() })
+        }
+        Err(errno) => Err(io::Error::from(errno).into()),
     }
 }
 

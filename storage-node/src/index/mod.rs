@@ -2,6 +2,7 @@
 
 pub(crate) mod digest;
 pub mod kv;
+pub(crate) mod layered;
 pub mod memory;
 pub(crate) mod overlay;
 mod purge;

@@ -72,6 +72,19 @@ impl RocksStore {
     }
 }
 
+impl RocksStore {
+    /// Opens it to look at it; `None` if there is none. Somebody else may use it at the same time.
+    pub fn open_read_only(&self) -> Result<Option<Arc<dyn Kv>>, KvError> {
+        if !self.path.try_exists().map_err(|io| KvError(io.to_string()))? {
+            return Ok(None);
+        }
+        let mut options = self.options();
+        options.create_if_missing(false);
+        let db = DB::open_for_read_only(&options, &self.path, false).map_err(error)?;
+        Ok(Some(Arc::new(RocksKv { db, write: WriteOptions::default() })))
+    }
+}
+
 impl KvStore for RocksStore {
     fn open(&self) -> Result<Arc<dyn Kv>, KvError> {
         let db = DB::open(&self.options(), &self.path).map_err(error)?;

@@ -108,6 +108,12 @@ impl SegmentHeader {
         }
     }
 
+    /// How many of the copies in a page are good.
+    pub(crate) fn good_copies(page: &[u8]) -> usize {
+        let is_good = |at: &usize| page.get(*at..*at + Self::LEN).is_some_and(|copy| Self::copy(copy).is_ok());
+        Self::COPIES.iter().filter(|at| is_good(at)).count()
+    }
+
     fn copy(bytes: &[u8]) -> Result<Self, HeaderError> {
         let (mut fields, mut crc) = (bytes, &bytes[Self::LEN - 4..]);
         if fields.get_u32_le() != Self::MAGIC || crc32fast::hash(&bytes[..Self::LEN - 4]) != crc.get_u32_le() {

@@ -180,7 +180,7 @@ impl PartitionState {
 
     fn raise(&mut self, marks: EpochMarks) {
         let EpochMarks { epoch, acked, settled } = marks;
-        let known = self.marks.entry(epoch).or_insert(EpochMarks { epoch, ..EpochMarks::default() });
+        let known = self.marks.entry(epoch).or_insert_with(|| EpochMarks { epoch, ..EpochMarks::default() });
         known.acked = known.acked.max(acked);
         known.settled = known.settled.max(settled);
         let settled = known.settled;

@@ -99,7 +99,7 @@ impl ReadStream {
                 }
             }
         }
-        self.cursor = self.cursor.max(chunk.next.unwrap_or(upto.next()));
+        self.cursor = self.cursor.max(chunk.next.unwrap_or_else(|| upto.next()));
         self.go_on();
     }
 

@@ -106,5 +106,8 @@ fn insert<T>(queue: &mut VecDeque<(EntrySeq, T)>, seq: EntrySeq, item: T) {
 }
 
 fn pop<T>(queue: &mut VecDeque<(EntrySeq, T)>, upto: EntrySeq) -> Option<(EntrySeq, T)> {
-    queue.pop_front_if(|(seq, _)| *seq <= upto)
+    if queue.front()?.0 > upto {
+        return None;
+    }
+    queue.pop_front()
 }

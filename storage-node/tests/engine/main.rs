@@ -6,6 +6,7 @@ mod faults;
 mod identity;
 mod machine;
 mod model;
+mod offline;
 mod reads;
 mod reclaim;
 mod workload;

@@ -18,7 +18,7 @@ pub(super) type LaneNumber = u64;
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Somebody wants to connect; the connection is to live on this core.
-    Incoming(QuicIncoming),
+    Incoming(Box<QuicIncoming>),
     /// Another part of this process has connected.
     Connected(Connection),
     LaneOpened {

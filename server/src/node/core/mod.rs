@@ -29,13 +29,13 @@ use dlog_sequencer::{Host, Settings};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
+use self::inbox::LaneNumber;
 pub(crate) use self::inbox::{CoreHandle, Input};
 pub(crate) use self::lanes::speaks_for_a_node;
-use self::inbox::LaneNumber;
 use self::links::Links;
 pub(crate) use self::links::Reach;
 use self::sequencing::Sequencing;
-use self::shard::{LocalShard, invalid};
+use self::shard::LocalShard;
 pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
 use super::proposer::Proposer;
 
@@ -131,7 +131,7 @@ impl Core {
         let host = &mut self.sequencing.host;
         match input {
             Input::Incoming(incoming) => {
-                spawn_local(lanes::accept(incoming, self.admission.clone(), self.me.clone()));
+                spawn_local(lanes::accept(*incoming, self.admission.clone(), self.me.clone()));
             }
             Input::Connected(connection) => {
                 spawn_local(lanes::serve(connection, self.me.clone()));
@@ -170,9 +170,9 @@ impl Core {
                 host.retry_assigned();
                 host.renew_stalled(now, NODESET_PATIENCE);
             }
-            Input::Activated(tables) => tables
-                .into_iter()
-                .for_each(|(partition, table)| host.handle_activated(now, now_ms, partition, table)),
+            Input::Activated(tables) => {
+                tables.into_iter().for_each(|(partition, table)| host.handle_activated(now, now_ms, partition, table))
+            }
             Input::Decided(ends) => {
                 ends.into_iter().for_each(|(partition, end)| host.handle_decided(partition, end));
             }
@@ -234,7 +234,9 @@ impl Core {
             LaneKind::Append if GetTail::is(&frame) => self.handle_get_tail(&frame, &tx),
             LaneKind::Store if *is_node => self.handle_store_frame(lane, frame, &tx),
             LaneKind::Read if StartRead::is(&frame) => self.handle_start_read(lane, &frame, &tx),
-            LaneKind::Store => Err("only nodes of the cluster may store: this peer has not shown that it is one".into()),
+            LaneKind::Store => {
+                Err("only nodes of the cluster may store: this peer has not shown that it is one".into())
+            }
             kind => Err(format!("a message of kind {} has no place on a lane for {kind:?} here", frame.kind)),
         };
         if let Err(why) = handled {
@@ -245,7 +247,7 @@ impl Core {
     }
 
     fn handle_get_tail(&self, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
-        let GetTail { partition } = GetTail::from_frame(frame).map_err(invalid)?;
+        let GetTail { partition } = GetTail::from_frame(frame).map_err(|error| error.to_string())?;
         let answer = match self.tail(partition) {
             Some(tail) => tail.to_frame(frame.corr, Payload::empty()),
             None => not_sequenced(partition).to_frame(frame.corr, Payload::empty()),
@@ -256,30 +258,30 @@ impl Core {
 
     fn handle_store_frame(&mut self, lane: LaneNumber, frame: Frame, tx: &LaneSender) -> Result<(), String> {
         if Store::is(&frame) {
-            let store = Store::from_frame(&frame).map_err(invalid)?;
+            let store = Store::from_frame(&frame).map_err(|error| error.to_string())?;
             let block = Block::decode(frame.payload).map_err(|error| format!("a block arrived damaged: {error}"))?;
             self.with_shard(store.shard, |shard| shard.handle_store(lane, store, block, tx));
         } else if Amend::is(&frame) {
-            let amend = Amend::from_frame(&frame).map_err(invalid)?;
+            let amend = Amend::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(amend.shard, |shard| shard.handle_amend(lane, amend));
         } else if Seal::is(&frame) {
-            let seal = Seal::from_frame(&frame).map_err(invalid)?;
+            let seal = Seal::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(seal.shard, |shard| shard.handle_seal(lane, seal));
         } else if Release::is(&frame) {
-            let release = Release::from_frame(&frame).map_err(invalid)?;
+            let release = Release::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(release.shard, |shard| shard.handle_release(release));
         } else if FetchBlock::is(&frame) {
-            let fetch = FetchBlock::from_frame(&frame).map_err(invalid)?;
-            self.with_shard(fetch.shard, |shard| shard.fetch(fetch, tx.clone()));
+            let fetch = FetchBlock::from_frame(&frame).map_err(|error| error.to_string())?;
+            self.with_shard(fetch.shard, |shard| shard.fetch(&fetch, tx.clone()));
         } else {
-            let read = ReadProducers::from_frame(&frame).map_err(invalid)?;
+            let read = ReadProducers::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(read.shard, |shard| shard.read_producers(read, tx.clone()));
         }
         Ok(())
     }
 
     fn handle_start_read(&mut self, lane: LaneNumber, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
-        let request = StartRead::from_frame(frame).map_err(invalid)?;
+        let request = StartRead::from_frame(frame).map_err(|error| error.to_string())?;
         let Some(shard) = self.shards.get_mut(&request.shard) else {
             return Err(format!("shard {} is not served here", request.shard));
         };
@@ -290,9 +292,7 @@ impl Core {
     /// Closes the shards, each on a thread that may wait.
     async fn close(mut self) {
         let mut closing = Vec::new();
-        for (shard, running) in
-            self.shards.iter_mut().filter_map(|(id, shard)| Some((*id, shard.take_running()?)))
-        {
+        for (shard, running) in self.shards.iter_mut().filter_map(|(id, shard)| Some((*id, shard.take_running()?))) {
             closing.push((shard, tokio::task::spawn_blocking(move || running.close())));
         }
         for (shard, closing) in closing {

@@ -11,8 +11,8 @@ use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
-    Amend, FetchBlock, FetchTarget, FetchedBlock, Frame, Message, MessageError, Payload, ProducersRead, ReadProducers,
-    ReadStarted, ReadStatus, Release, Seal, Sealed, SealedPartition, StartRead, Store, StoreAnswer, StoreRefusal, Stored,
+    Amend, FetchBlock, FetchTarget, FetchedBlock, Frame, Message, Payload, ProducersRead, ReadProducers, ReadStarted,
+    ReadStatus, Release, Seal, Sealed, SealedPartition, StartRead, Store, StoreAnswer, StoreRefusal, Stored,
 };
 use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
@@ -205,11 +205,7 @@ impl LocalShard {
         self.stalled.clear();
     }
 
-    pub(super) fn handle_loaded(
-        &mut self,
-        partition: PartitionUid,
-        loaded: Result<Option<PartitionImage>, ReadError>,
-    ) {
+    pub(super) fn handle_loaded(&mut self, partition: PartitionUid, loaded: Result<Option<PartitionImage>, ReadError>) {
         match loaded {
             Ok(image) => self.core.handle_loaded(partition, image),
             Err(error) => {
@@ -292,10 +288,10 @@ impl LocalShard {
     }
 
     /// Looks for a block, away from this thread.
-    pub(super) fn fetch(&self, fetch: FetchBlock, tx: LaneSender) {
+    pub(super) fn fetch(&self, fetch: &FetchBlock, tx: LaneSender) {
         let (reader, current) = (self.reader.clone(), fetch.incarnation == self.core.incarnation());
+        let FetchBlock { shard, incarnation, partition, target } = *fetch;
         spawn_blocking(move || {
-            let FetchBlock { shard, incarnation, partition, target } = fetch;
             let found = match target {
                 _ if !current => Ok(Found::Nothing),
                 FetchTarget::Records { epoch, first_esn } => reader.fetch(partition, epoch, first_esn),
@@ -342,7 +338,7 @@ impl LocalShard {
             }
         }
         self.submit_group(&mut group);
-        self.load(loads);
+        self.load(&loads);
         self.send(answers, &answer);
         self.pump_streams(&answer);
     }
@@ -377,7 +373,7 @@ impl LocalShard {
         }
     }
 
-    fn load(&self, partitions: Vec<PartitionUid>) {
+    fn load(&self, partitions: &[PartitionUid]) {
         for partitions in partitions.chunks(LOADS_AT_ONCE) {
             let (partitions, reader, inbox) = (partitions.to_vec(), self.reader.clone(), self.inbox.clone());
             let shard = self.id();
@@ -502,9 +498,4 @@ fn in_frames(answers: Vec<SealedPartition>) -> Vec<Vec<SealedPartition>> {
         }
     }
     frames
-}
-
-/// A message that a shard does not understand.
-pub(super) fn invalid(error: MessageError) -> String {
-    error.to_string()
 }
