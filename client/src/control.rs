@@ -1,7 +1,7 @@
 //! Questions and answers on a control lane.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dlog_proto::transport::{Connection, LaneKind, LaneReceiver, LaneSender};
@@ -18,6 +18,8 @@ pub struct Control {
     tx: LaneSender,
     waiting: Arc<Waiting>,
     next: Arc<AtomicU64>,
+    /// Nothing is heard on the lane any more.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Control {
@@ -25,14 +27,14 @@ impl Control {
     pub async fn open(connection: &Connection, kind: LaneKind) -> Result<Self, ClientError> {
         let (tx, rx) = connection.open_lane(kind).await?.split();
         let waiting = Arc::new(Waiting::default());
-        tokio::spawn(hand_out(rx, waiting.clone()));
-        Ok(Self { tx, waiting, next: Arc::new(AtomicU64::new(1)) })
+        let is_over = Arc::new(AtomicBool::new(false));
+        tokio::spawn(hand_out(rx, waiting.clone(), is_over.clone()));
+        Ok(Self { tx, waiting, next: Arc::new(AtomicU64::new(1)), is_over })
     }
 
     /// Whether a question would still be heard.
     pub fn is_open(&self) -> bool {
-        // `hand_out` holds the other one until the lane ends.
-        Arc::strong_count(&self.waiting) > 1
+        !self.is_over.load(Ordering::Acquire)
     }
 
     /// Asks, and waits for the answer; there is no time limit.
@@ -46,6 +48,10 @@ impl Control {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(corr, answer);
         let forget = ForgetOnDrop { waiting: &self.waiting, corr };
         self.tx.send(question.to_frame(corr, payload))?;
+        // Whoever asks when the lane is just over must not wait for ever.
+        if !self.is_open() {
+            return Err(ClientError::Lost("the lane was closed".to_owned()));
+        }
         let frame = answered.await.map_err(|_| ClientError::Lost("the lane was closed".to_owned()))?;
         drop(forget);
         if Failed::is(&frame) {
@@ -67,7 +73,7 @@ impl Drop for ForgetOnDrop<'_> {
     }
 }
 
-async fn hand_out(mut rx: LaneReceiver, waiting: Arc<Waiting>) {
+async fn hand_out(mut rx: LaneReceiver, waiting: Arc<Waiting>, is_over: Arc<AtomicBool>) {
     while let Ok(frame) = rx.recv().await {
         let answer = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&frame.corr);
         if let Some(answer) = answer {
@@ -75,6 +81,7 @@ async fn hand_out(mut rx: LaneReceiver, waiting: Arc<Waiting>) {
             let _ = answer.send(frame);
         }
     }
+    is_over.store(true, Ordering::Release);
     // Everybody who still waits learns that nothing will come.
     waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }

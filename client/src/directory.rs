@@ -22,7 +22,7 @@ use crate::error::ClientError;
 use crate::pool::Pool;
 
 /// How long a server may be silent before the next is asked as well.
-const NEXT_SERVER: Duration = Duration::from_millis(100);
+const NEXT_SERVER: Duration = Duration::from_millis(30);
 /// Pause before a question that got a transient error is asked again; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);

@@ -8,8 +8,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogFilter, LogFormat};
 
-/// Libraries whose ordinary doings are no news to an operator. A filter that names one of them overrides this.
-const QUIET: &str = "openraft=warn,quinn=warn,quinn_proto=warn,quinn_udp=error,rustls=warn,hyper=warn";
+/// Libraries whose ordinary doings are no news to an operator; openraft would complain of a voter that is away with every heartbeat,
+/// which the node says once. A filter that names one of them overrides this.
+const QUIET: &str = "openraft=off,quinn=warn,quinn_proto=warn,quinn_udp=error,rustls=warn,hyper=warn";
 
 /// Sends what this process logs to standard error, from now on. To be called once.
 pub fn init(format: LogFormat, filter: &LogFilter) -> Result<(), TryInitError> {

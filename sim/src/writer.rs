@@ -117,6 +117,9 @@ impl Writer {
                         }
                     }
                 }
+                Output::Inquire => {
+                    cx.send(Address::Metadata, Lane::Control, Message::WhoSequences(self.partition));
+                }
                 Output::Send { round, batch, bytes } => {
                     self.round = round;
                     let partition = self.partition;
@@ -145,7 +148,11 @@ impl Writer {
 
     /// The answer to who sequences the partition.
     pub(crate) fn handle_sequencer(&mut self, cx: &mut Context<'_>, node: Option<NodeId>) {
-        self.asked_at = None;
+        if self.asked_at.take().is_none() && self.sequencer.is_some() {
+            let moved = node.filter(|node| Some(Address::Server(node.0)) != self.sequencer);
+            self.core.handle_inquired(cx.now, moved);
+            return self.drain(cx);
+        }
         match node.map(|node| Address::Server(node.0)) {
             Some(address) if (cx.is_up)(address) => {
                 self.sequencer = Some(address);

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::WINDOW;
 use dlog_proto::wire::{AppendError, AppendOk, Retry};
 use dlog_proto::{NodeId, Time};
@@ -20,7 +21,11 @@ use dlog_proto::{NodeId, Time};
 pub struct AppendSettings {
     /// How long a batch may take from when it is made until it is acknowledged; then it fails.
     pub delivery_timeout: Duration,
-    /// How long a batch may be on its way without an answer before another node is asked who the sequencer is.
+    /// How long a batch may be on its way without an answer before somebody is asked who the sequencer is; doubles up to the
+    /// maximum while the answer is the same.
+    pub doubt_min: Duration,
+    pub doubt_max: Duration,
+    /// How long a batch may be on its way without an answer before everything is sent again.
     pub answer_timeout: Duration,
     /// Pause before the next round; doubles up to the maximum while rounds fail.
     pub backoff_min: Duration,
@@ -31,9 +36,11 @@ impl Default for AppendSettings {
     fn default() -> Self {
         Self {
             delivery_timeout: Duration::from_secs(120),
-            answer_timeout: Duration::from_millis(300),
+            doubt_min: Duration::from_millis(50),
+            doubt_max: Duration::from_millis(400),
+            answer_timeout: Duration::from_secs(10),
             backoff_min: Duration::from_millis(5),
-            backoff_max: Duration::from_millis(500),
+            backoff_max: Duration::from_millis(80),
         }
     }
 }
@@ -46,6 +53,9 @@ pub enum Output {
     Connect {
         hint: Option<NodeId>,
     },
+    /// The sequencer is silent: find out whether another one has taken over. The answer comes through
+    /// [`AppendCore::handle_inquired`].
+    Inquire,
     /// Send this batch on the current connection.
     Send {
         round: u32,
@@ -91,6 +101,16 @@ enum Connection {
     },
 }
 
+/// Whether the sequencer on the other end is still the one.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// The last sign of it, or of somebody who knows.
+    since: Time,
+    patience: Duration,
+    /// Somebody was asked and has not answered.
+    asked: bool,
+}
+
 #[derive(Debug)]
 pub struct AppendCore {
     settings: AppendSettings,
@@ -99,6 +119,7 @@ pub struct AppendCore {
     backoff: Duration,
     batches: VecDeque<Batch>,
     next_number: u64,
+    doubt: Doubt,
     /// The last thing that went wrong, for a person.
     trouble: String,
     out: VecDeque<Output>,
@@ -107,6 +128,7 @@ pub struct AppendCore {
 impl AppendCore {
     pub fn new(settings: AppendSettings) -> Self {
         let backoff = settings.backoff_min;
+        let doubt = Doubt { since: Time::ZERO, patience: settings.doubt_min, asked: false };
         Self {
             settings,
             connection: Connection::Idle,
@@ -114,6 +136,7 @@ impl AppendCore {
             backoff,
             batches: VecDeque::new(),
             next_number: 0,
+            doubt,
             trouble: "none".to_owned(),
             out: VecDeque::new(),
         }
@@ -143,7 +166,12 @@ impl AppendCore {
         self.batches.push_back(Batch { number, bytes, made_at: now, sent_at: None });
         match self.connection {
             Connection::Idle => self.connect(None),
-            Connection::Connected => self.send(now),
+            Connection::Connected => {
+                if self.batches.len() == 1 {
+                    self.reassure(now);
+                }
+                self.send(now);
+            }
             Connection::Connecting | Connection::Pausing { .. } => {}
         }
         number
@@ -154,7 +182,28 @@ impl AppendCore {
         if self.connection == Connection::Connecting {
             self.connection = Connection::Connected;
             self.round += 1;
+            self.doubt.asked = false;
+            self.reassure(now);
             self.send(now);
+        }
+    }
+
+    /// The sequencer was heard.
+    fn reassure(&mut self, now: Time) {
+        self.doubt = Doubt { since: now, patience: self.settings.doubt_min, ..self.doubt };
+    }
+
+    /// What came of an [`Output::Inquire`]: the node that has taken over, if one has.
+    pub fn handle_inquired(&mut self, now: Time, moved_to: Option<NodeId>) {
+        if !std::mem::take(&mut self.doubt.asked) || self.connection != Connection::Connected {
+            return;
+        }
+        match moved_to {
+            Some(node) => self.handle_moved(now, node),
+            None => {
+                self.doubt.since = now;
+                self.doubt.patience = (self.doubt.patience * 2).min(self.settings.doubt_max);
+            }
         }
     }
 
@@ -185,6 +234,7 @@ impl AppendCore {
         if round != self.round || self.connection != Connection::Connected {
             return;
         }
+        self.reassure(now);
         let Ok(at) = self.batches.binary_search_by_key(&batch, |b| b.number) else { return };
         match outcome {
             Ok(ok) => {
@@ -230,7 +280,9 @@ impl AppendCore {
 
     fn end_round(&mut self) {
         self.round += 1;
-        self.batches.iter_mut().for_each(|batch| batch.sent_at = None);
+        if !bug(Bug::AppendNotResent) {
+            self.batches.iter_mut().for_each(|batch| batch.sent_at = None);
+        }
     }
 
     fn pause(&mut self, now: Time, why: String, hint: Option<NodeId>, at_least: Duration) {
@@ -273,6 +325,9 @@ impl AppendCore {
                 if self.batches.front().is_some_and(silent) {
                     let why = "the sequencer does not answer".to_owned();
                     self.pause(now, why, None, Duration::ZERO);
+                } else if !self.doubt.asked && self.doubt.since + self.doubt.patience <= now {
+                    self.doubt.asked = true;
+                    self.out.push_back(Output::Inquire);
                 }
             }
             _ => {}
@@ -284,7 +339,11 @@ impl AppendCore {
         let delivery = first.made_at + self.settings.delivery_timeout;
         let next = match self.connection {
             Connection::Pausing { until, .. } => until,
-            Connection::Connected => first.sent_at.map_or(Time::MAX, |at| at + self.settings.answer_timeout),
+            Connection::Connected => {
+                let silent = first.sent_at.map_or(Time::MAX, |at| at + self.settings.answer_timeout);
+                let doubt = if self.doubt.asked { Time::MAX } else { self.doubt.since + self.doubt.patience };
+                silent.min(doubt)
+            }
             Connection::Idle | Connection::Connecting => Time::MAX,
         };
         Some(delivery.min(next))
@@ -307,6 +366,7 @@ mod tests {
         std::iter::from_fn(|| core.poll_output())
             .map(|output| match output {
                 Output::Connect { hint } => format!("connect {hint:?}"),
+                Output::Inquire => "inquire".to_owned(),
                 Output::Send { round, batch, .. } => format!("send {batch} round {round}"),
                 Output::Done { batch, outcome: Ok(ok) } => format!("done {batch} {}", ok.lsn),
                 Output::Done { batch, outcome: Err(error) } => format!("failed {batch}: {error}"),
@@ -374,12 +434,37 @@ mod tests {
     #[test]
     fn a_silent_sequencer_is_looked_for_elsewhere() {
         let mut core = connected(1);
-        let timeout = core.next_timeout().unwrap();
-        assert_eq!(timeout, Time::ZERO + AppendSettings::default().answer_timeout);
-        core.handle_tick(timeout);
+        let AppendSettings { doubt_min, answer_timeout, .. } = AppendSettings::default();
+        let mut now = core.next_timeout().unwrap();
+        assert_eq!(now, Time::ZERO + doubt_min);
+        core.handle_tick(now);
+        assert_eq!(outputs(&mut core), ["inquire"]);
+        core.handle_inquired(now, None);
+        let next = core.next_timeout().unwrap();
+        assert_eq!(next.since(now), doubt_min * 2, "it is still the one: less and less doubt");
+        core.handle_tick(next);
+        assert_eq!(outputs(&mut core), ["inquire"]);
+        core.handle_inquired(next, Some(NodeId(2)));
+        assert_eq!(outputs(&mut core), ["connect Some(NodeId(2))"]);
+        core.handle_connected(next);
+        assert_eq!(outputs(&mut core), ["send 0 round 3"]);
+
+        now = next + answer_timeout;
+        core.handle_tick(now);
         let pause_over = core.next_timeout().unwrap();
         core.handle_tick(pause_over);
-        assert_eq!(outputs(&mut core), ["connect None"]);
+        assert_eq!(outputs(&mut core), ["connect None"], "a connection may be dead without anybody knowing");
+    }
+
+    #[test]
+    fn an_answer_takes_all_doubt_away() {
+        let mut core = connected(2);
+        let doubt = AppendSettings::default().doubt_min;
+        core.handle_appended(Time::ZERO + doubt / 2, 1, 0, ok(1));
+        core.handle_tick(Time::ZERO + doubt);
+        assert_eq!(outputs(&mut core), ["done 0 e1n1"]);
+        core.handle_inquired(Time::ZERO + doubt, Some(NodeId(2)));
+        assert_eq!(outputs(&mut core), [""; 0], "nobody was asked");
     }
 
     #[test]
@@ -395,7 +480,7 @@ mod tests {
             core.handle_tick(now);
             core.handle_unreachable(now, "nobody there".to_owned());
         }
-        assert_eq!((pauses[0], pauses[1], pauses[9]), (5 * MS, 10 * MS, 500 * MS));
+        assert_eq!((pauses[0], pauses[1], pauses[9]), (5 * MS, 10 * MS, 80 * MS));
     }
 
     #[test]

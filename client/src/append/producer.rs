@@ -11,14 +11,14 @@ use bytes::Bytes;
 use dlog_proto::record::{BatchOptions, Compression, ProducerStamp};
 use dlog_proto::transport::{LaneKind, LaneReceiver, LaneSender};
 use dlog_proto::wire::{Acks, Append, AppendOk, Appended as AppendedMessage, Failed, Frame, Message};
-use dlog_proto::{NodeId, PartitionUid, Time};
+use dlog_proto::{NodeId, PartitionUid, ProcessId, Time};
 use tokio::sync::Notify;
 
 use super::accumulator::{Accumulator, Closed};
 use super::ack::{Ack, BatchState};
 use super::core::{AppendCore, AppendFailure, AppendSettings, Output};
 use crate::clock::{now, now_ms, sleep_until};
-use crate::directory::Directory;
+use crate::directory::{Directory, NodeAddress};
 use crate::error::ClientError;
 
 /// How appends are made.
@@ -139,12 +139,17 @@ struct Sent {
 /// An open lane to the sequencer.
 #[derive(Debug)]
 struct Link {
+    process: ProcessId,
     round: u32,
     tx: LaneSender,
     rx: LaneReceiver,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<(LaneSender, LaneReceiver), ClientError>> + Send>>;
+/// A lane, and the process that it leads to.
+type Connected = Result<(ProcessId, LaneSender, LaneReceiver), ClientError>;
+type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
+/// Who sequences the partition, if that is known.
+type Inquiry = Pin<Box<dyn Future<Output = Option<NodeAddress>> + Send>>;
 
 /// The task of one partition.
 pub(super) struct Producer {
@@ -158,6 +163,7 @@ pub(super) struct Producer {
     sent: HashMap<u64, Sent>,
     link: Option<Link>,
     connecting: Option<Connecting>,
+    inquiry: Option<Inquiry>,
     round: u32,
 }
 
@@ -165,7 +171,8 @@ enum Event {
     Work,
     Frames(Vec<Frame>),
     LinkLost(String),
-    Connected(Result<(LaneSender, LaneReceiver), ClientError>),
+    Connected(Connected),
+    Inquired(Option<NodeAddress>),
     Time,
     Closed,
 }
@@ -189,6 +196,7 @@ impl Producer {
             sent: HashMap::new(),
             link: None,
             connecting: None,
+            inquiry: None,
             round: 0,
         }
     }
@@ -201,6 +209,7 @@ impl Producer {
                 Event::Frames(frames) => self.handle_frames(&frames),
                 Event::LinkLost(why) => self.handle_link_lost(why),
                 Event::Connected(connected) => self.handle_connected(connected),
+                Event::Inquired(sequencer) => self.handle_inquired(sequencer),
                 Event::Closed => return,
             }
             self.core.handle_tick(now());
@@ -215,11 +224,12 @@ impl Producer {
             return Event::Closed;
         }
         let timeout = self.core.next_timeout().into_iter().chain(self.linger_until()).min();
-        let (link, connecting) = (&mut self.link, &mut self.connecting);
+        let (link, connecting, inquiry) = (&mut self.link, &mut self.connecting, &mut self.inquiry);
         tokio::select! {
             biased;
             event = frames(link) => event,
-            connected = connected(connecting) => Event::Connected(connected),
+            connected = pending_or(connecting) => Event::Connected(connected),
+            sequencer = pending_or(inquiry) => Event::Inquired(sequencer),
             () = self.shared.work.notified() => Event::Work,
             () = sleep_until(timeout) => Event::Time,
         }
@@ -280,6 +290,7 @@ impl Producer {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Connect { hint } => self.connect(hint),
+                Output::Inquire => self.inquire(),
                 Output::Send { round, batch, bytes } => self.send(round, batch, bytes),
                 Output::Done { batch, outcome } => self.done(batch, outcome),
             }
@@ -289,6 +300,19 @@ impl Producer {
     fn connect(&mut self, hint: Option<NodeId>) {
         self.link = None;
         self.connecting = Some(Box::pin(connect(self.directory.clone(), self.partition, hint)));
+    }
+
+    /// Asks who sequences now; the old connection stays meanwhile.
+    fn inquire(&mut self) {
+        let (directory, partition) = (self.directory.clone(), self.partition);
+        self.inquiry = Some(Box::pin(async move { directory.sequencer(partition).await.ok().flatten() }));
+    }
+
+    fn handle_inquired(&mut self, sequencer: Option<NodeAddress>) {
+        self.inquiry = None;
+        let Some(link) = &self.link else { return };
+        let moved = sequencer.filter(|sequencer| sequencer.process != link.process);
+        self.core.handle_inquired(now(), moved.map(|sequencer| sequencer.node));
     }
 
     fn send(&mut self, round: u32, batch: u64, bytes: Bytes) {
@@ -331,11 +355,11 @@ impl Producer {
         self.core.handle_disconnected(now(), round, why);
     }
 
-    fn handle_connected(&mut self, connected: Result<(LaneSender, LaneReceiver), ClientError>) {
+    fn handle_connected(&mut self, connected: Connected) {
         self.connecting = None;
         match connected {
-            Ok((tx, rx)) => {
-                self.link = Some(Link { round: self.round + 1, tx, rx });
+            Ok((process, tx, rx)) => {
+                self.link = Some(Link { process, round: self.round + 1, tx, rx });
                 self.core.handle_connected(now());
             }
             Err(error) => self.core.handle_unreachable(now(), error.to_string()),
@@ -352,19 +376,15 @@ async fn frames(link: &mut Option<Link>) -> Event {
     }
 }
 
-async fn connected(connecting: &mut Option<Connecting>) -> Result<(LaneSender, LaneReceiver), ClientError> {
-    match connecting {
-        Some(connecting) => connecting.await,
+async fn pending_or<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
 
 /// An append lane to the partition's sequencer: to the node that somebody named, or to whom the cluster names.
-async fn connect(
-    directory: Arc<Directory>,
-    partition: PartitionUid,
-    hint: Option<NodeId>,
-) -> Result<(LaneSender, LaneReceiver), ClientError> {
+async fn connect(directory: Arc<Directory>, partition: PartitionUid, hint: Option<NodeId>) -> Connected {
     let named = match hint {
         Some(node) => directory.node(node).await?,
         None => None,
@@ -377,7 +397,8 @@ async fn connect(
             .ok_or_else(|| ClientError::Lost("the partition has no live sequencer right now".to_owned()))?,
     };
     let connection = directory.data(&node, partition.0).await?;
-    Ok(connection.open_lane(LaneKind::Append).await?.split())
+    let (tx, rx) = connection.open_lane(LaneKind::Append).await?.split();
+    Ok((node.process, tx, rx))
 }
 
 /// Producer ids for this client's partitions.

@@ -10,9 +10,11 @@ use dlog_metadata::state::{NodeInfo, State};
 use dlog_proto::wire::Liveness;
 use dlog_proto::{Epoch, NodeId, PartitionUid, ProcessId};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::core::{CoreHandle, Input};
+use super::probe;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -24,6 +26,8 @@ pub(crate) struct Controller {
     /// Told when this process is not the registered one.
     forgotten: Arc<Notify>,
     nodes: Vec<(NodeId, Arc<NodeInfo>)>,
+    /// A task for each other process that lives.
+    probes: HashMap<ProcessId, AbortHandle>,
     assigned: HashSet<PartitionUid>,
     /// Partitions that this process may have epochs of, and the newest epoch of another process that cores know of.
     touched: HashMap<PartitionUid, Epoch>,
@@ -44,8 +48,8 @@ impl Controller {
         cores: Vec<CoreHandle>,
         forgotten: Arc<Notify>,
     ) -> Self {
-        let (nodes, assigned, touched) = (Vec::new(), HashSet::new(), HashMap::new());
-        Self { node, process, metadata, cores, forgotten, nodes, assigned, touched }
+        let (nodes, probes, assigned, touched) = (Vec::new(), HashMap::new(), HashSet::new(), HashMap::new());
+        Self { node, process, metadata, cores, forgotten, nodes, probes, assigned, touched }
     }
 
     /// For ever.
@@ -142,6 +146,24 @@ impl Controller {
         if nodes != self.nodes {
             self.cores.iter().for_each(|core| core.tell(Input::Nodes(nodes.clone())));
             self.nodes = nodes;
+            self.probe_nodes();
+        }
+    }
+
+    fn probe_nodes(&mut self) {
+        self.probes.retain(|process, probe| {
+            let lives = self.nodes.iter().any(|(_, info)| info.process == *process);
+            if !lives {
+                probe.abort();
+            }
+            lives
+        });
+        for (node, info) in self.nodes.iter().filter(|(node, _)| *node != self.node) {
+            let probe = || {
+                let watch = probe::watch(*node, info.process, info.address.clone(), self.metadata.clone());
+                tokio::spawn(watch).abort_handle()
+            };
+            self.probes.entry(info.process).or_insert_with(probe);
         }
     }
 }

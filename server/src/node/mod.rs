@@ -13,6 +13,7 @@ mod controller;
 mod core;
 mod heartbeats;
 mod peers;
+mod probe;
 mod proposer;
 mod registration;
 mod shards;
@@ -339,7 +340,7 @@ fn metadata_config(
         election_min: election,
         election_max: election * 2,
         lease: times.lease_ms.duration(),
-        probe: (heartbeat * 5 / 2).min(times.lease_ms.duration()),
+        probe: (heartbeat * 3 / 2).min(times.lease_ms.duration()),
         ..Timings::default()
     };
     let (node, data_dir) = (config.node_id, data_dir.metadata_dir());

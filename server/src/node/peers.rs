@@ -1,6 +1,6 @@
 //! The metadata tier's way to its peers: a Raft lane to each, opened when it is needed and kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use dlog_proto::wire::{Raft, RaftAnswer, RaftRpc};
 pub(crate) struct Peers {
     pool: Pool,
     lanes: Mutex<HashMap<(NodeId, HostPort), Control>>,
+    /// Nodes that did not answer when they were asked last.
+    away: Mutex<HashSet<NodeId>>,
 }
 
 impl Peers {
     pub(crate) fn new(pool: Pool) -> Arc<Self> {
-        Arc::new(Self { pool, lanes: Mutex::default() })
+        Arc::new(Self { pool, lanes: Mutex::default(), away: Mutex::default() })
     }
 
     /// A control connection to this node.
@@ -60,6 +62,23 @@ impl Peers {
         }
     }
 
+    /// Says once that a node is away, and once that it is back.
+    fn note(&self, node: NodeId, answered: &Result<Bytes, PeerError>) {
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        match answered {
+            Ok(_) | Err(PeerError::Refused { .. }) => {
+                if away.remove(&node) {
+                    tracing::info!("{node} answers again");
+                }
+            }
+            Err(error) => {
+                if away.insert(node) {
+                    tracing::warn!("the metadata tier goes on without {node} for now: {error}");
+                }
+            }
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.pool.close();
     }
@@ -76,7 +95,9 @@ impl PeerTransport for Peers {
     ) -> PeerFuture<'a> {
         Box::pin(async move {
             let asked = tokio::time::timeout(timeout, self.ask(node, address, rpc, payload));
-            asked.await.unwrap_or(Err(PeerError::Timeout { node, after: timeout }))
+            let answered = asked.await.unwrap_or(Err(PeerError::Timeout { node, after: timeout }));
+            self.note(node, &answered);
+            answered
         })
     }
 }

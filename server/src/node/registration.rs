@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::clock::now_ms;
-use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, Roles};
+use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, Roles, State};
 use dlog_metadata::{Metadata, MetadataError, Operation};
 use dlog_proto::{ClusterId, ProcessId, ShardId};
 use tokio::time::sleep;
@@ -58,7 +58,7 @@ impl Registrar {
         let mut dirs = self.open_known(dirs).await;
         self.say_waiting("a majority of the nodes that vote in the metadata tier");
         let init = InitCluster { cluster: ClusterId::random(), created_ms: now_ms() };
-        let cluster = self.run(init).await?;
+        let (_, cluster) = self.run(init).await?;
         // Before anything is written that belongs to the cluster.
         self.data_dir.set_cluster(cluster)?;
         let Registered { shards, .. } = self.register(&mut dirs).await?;
@@ -77,6 +77,10 @@ impl Registrar {
 
     /// A registration of an earlier process came late and has taken the place of this one's.
     pub(crate) async fn register_again(&self) {
+        let is_this = |view: &State| view.node(self.config.node_id).is_some_and(|info| info.process == self.process);
+        if !self.metadata.linearize().await.is_ok_and(|view| !is_this(&view)) {
+            return;
+        }
         let dirs = ShardDir::all(&self.config, &self.data_dir);
         let registered = self.run(self.command(&dirs)).await;
         tracing::warn!(?registered, "another process was registered for this node; registered again");
@@ -111,8 +115,16 @@ impl Registrar {
     /// A disk that the cluster does not take for this shard is left out; the others serve.
     async fn register(&self, dirs: &mut Vec<ShardDir>) -> Result<Registered, RegistrationError> {
         loop {
-            match self.run(self.command(dirs)).await? {
-                Ok(registered) => return Ok(registered),
+            let (revision, answer) = self.run(self.command(dirs)).await?;
+            match answer {
+                Ok(registered) => {
+                    // What this node sees from here on has this process in it.
+                    while let Err(error) = self.metadata.wait_applied(revision).await {
+                        tracing::info!("waiting for this node's replica of the metadata: {error}");
+                        sleep(RETRY).await;
+                    }
+                    return Ok(registered);
+                }
                 Err(error @ (RegisterError::OtherDisk { shard, .. } | RegisterError::ForeignDisk { shard, .. }))
                     if dirs.iter().any(|dir| dir.shard == shard) =>
                 {
@@ -144,11 +156,11 @@ impl Registrar {
     }
 
     /// Asks until the metadata tier answers.
-    async fn run<O: Operation + Clone>(&self, operation: O) -> Result<O::Answer, MetadataError> {
+    async fn run<O: Operation + Clone>(&self, operation: O) -> Result<(u64, O::Answer), MetadataError> {
         let request = self.requests.next();
         loop {
             match self.metadata.run(request, operation.clone()).await {
-                Ok((_, answer)) => return Ok(answer),
+                Ok(answer) => return Ok(answer),
                 Err(error @ (MetadataError::Unavailable(_) | MetadataError::NotLeader { .. })) => {
                     tracing::info!("waiting for the metadata tier: {error}");
                     sleep(RETRY).await;
