@@ -1,0 +1,48 @@
+//! What the gateway needs of the node that it is part of.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
+use dlog_proto::{NodeId, PartitionUid};
+use tokio::sync::watch;
+
+/// Something that is under way.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A command was not carried out, or it is not known whether it was: the metadata tier could not be reached in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the metadata tier did not answer: {0}")]
+pub struct ProposeError(pub String);
+
+/// The node around the gateway. Nothing here may block.
+pub trait Broker: Send + Sync + 'static {
+    fn node(&self) -> NodeId;
+
+    /// The metadata tier's state as this node knows it.
+    fn view(&self) -> Arc<State>;
+
+    /// Every state as it comes.
+    fn views(&self) -> watch::Receiver<Arc<State>>;
+
+    fn liveness(&self) -> Liveness;
+
+    /// Hands a record batch to the partition's sequencer on this node. The call itself puts it in line: batches of one
+    /// caller for one partition keep their order, whenever the futures are polled, if at all.
+    fn append(
+        &self,
+        partition: PartitionUid,
+        batch: Bytes,
+        acks: Acks,
+        with_offset: bool,
+    ) -> Pending<Result<AppendOk, AppendError>>;
+
+    /// Where the partition ends, now and as it changes; `None` if it is not sequenced here. The channel closes when its
+    /// sequencer goes.
+    fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>>;
+
+    /// Has the metadata tier carry out a command, and says at which revision.
+    fn propose(&self, command: Command) -> Pending<Result<(u64, Response), ProposeError>>;
+}
