@@ -1,6 +1,7 @@
 //! DLog's shared language: what things are called, how they lie on disk and wire, and when answers are enough.
 
 pub mod block;
+pub mod bugs;
 mod epoch_table;
 mod ids;
 mod lsn;

@@ -8,6 +8,7 @@
 //! INV-QUORUM: a set that [`Quorum::is_write_quorum`] accepts intersects every set that [`Quorum::answers`] calls
 //! authoritative, for strict quorum configurations. Tested against brute force over small topologies below.
 
+use crate::bugs::{Bug, bug};
 use crate::nodeset::{MemberSet, Nodeset, Scope};
 use crate::replication::Replication;
 
@@ -117,8 +118,8 @@ impl<'a> Quorum<'a> {
     }
 
     fn intersects_all(self, complete: MemberSet, members: MemberSet) -> bool {
-        let copies = self.replication.write_quorum();
-        let shortfall = self.shortfall();
+        let copies = if bug(Bug::FMajorityWithR) { self.replication.factor() } else { self.replication.write_quorum() };
+        let shortfall = self.shortfall() + usize::from(bug(Bug::SealsOneTooFew));
         // Domains may be missed as long as they are fewer than the domains that every placement spans.
         let enough = |domains: usize, whole: usize, spanned: usize| domains - whole < spanned + shortfall;
         let by_domain = |(scope, count): (&Scope, &u8)| {

@@ -169,6 +169,11 @@ impl ReaderCore {
         self.cursor
     }
 
+    /// How often streams were started over: because something was missing, a shard came or went, or to go back to single copies.
+    pub fn rewinds(&self) -> u32 {
+        self.version - 1
+    }
+
     /// Highest LSN known to be released.
     pub fn released(&self) -> Lsn {
         self.released

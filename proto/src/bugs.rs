@@ -1,0 +1,156 @@
+//! Bugs put in on purpose, one at a time: each removes one rule of the replication protocol at the place where it is kept. The
+//! simulator must catch every one of them, so that we know that it would catch the same mistake made by accident.
+//!
+//! Without the feature `bugs` (which no binary that serves is built with) [`bug`] is `false` at compile time, and the code
+//! behind it is gone.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A rule that can be taken away. Traps as in the traces that broke drafts of the protocol, see docs/SIMULATION.md.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+bugs! {
+    // ---- the sequencer
+    /// An append is acknowledged when one shard has it.
+    AckBelowQuorum,
+    /// An append is acknowledged although one before it is not.
+    AckOutOfOrder,
+    /// A sequencer releases its records before the epochs before it are decided.
+    ReleaseBeforeRecovery,
+    /// What lies in write caches only is released (C18).
+    ReleaseFromMemory,
+    /// What lies in write caches only is settled (C3).
+    SettleFromMemory,
+    /// The settled mark moves before it is on record what is missing (C12).
+    SettleBeforeRecord,
+    /// Holders of an earlier wave are not told of the new copyset.
+    AmendLost,
+    /// An answer to an earlier wave counts for the current one.
+    OldWaveCounts,
+    /// An epoch's base is one too high.
+    BaseOffByOne,
+    /// A retry is answered while the first attempt is still on its way (C11).
+    DuplicateAnsweredEarly,
+    /// The dedup window is not rebuilt after a change of epoch (C11).
+    DedupWindowNotRebuilt,
+    /// The dedup window is rebuilt from the epoch just before only (C11).
+    DedupPreviousEpochOnly,
+    /// Idempotent appends are taken before the dedup window is rebuilt (C11).
+    DedupDoesNotWait,
+    /// A producer snapshot tells of batches that are not acknowledged (C11).
+    SnapshotOfUnacknowledged,
+    /// In available mode, a sequencer acknowledges although its lease has ended (C13).
+    LeaseIgnored,
+
+    // ---- recovery
+    /// What one of the answers tells is left out.
+    RecoveryIgnoresAnAnswer,
+    /// An f-majority is one shard short.
+    SealsOneTooFew,
+    /// An f-majority is computed from the counts of R, not of W (C14).
+    FMajorityWithR,
+    /// The run starts at settled, whatever was acknowledged or trimmed (C5, C6).
+    RunIgnoresAcked,
+    /// Without an f-majority, the end is still that of the unbroken run (C5).
+    NonAuthoritativeCutsOff,
+    /// Recovery needs R live shards (C7).
+    RecoveryNeedsAllCopies,
+    /// An epoch is decided before its last blocks are copied (C7b).
+    DecideBeforeRepair,
+    /// Recovery's copies count when they are in memory (C7b).
+    RecoveryStoresCached,
+    /// Recovery's placements do not win over the old sequencer's (C9).
+    RecoveryKeepsVersion,
+    /// A shard that lost its write cache counts towards an f-majority (C2).
+    IncompleteCounts,
+    /// A disk that was lost counts as empty while its epochs are open (C10).
+    LostDiskIsEmpty,
+    /// What recovery could not copy is not put on record.
+    MissingNotRecorded,
+    /// Ends that an earlier recoverer decided are not told to shards that missed them (C8).
+    OldEndsNotTold,
+
+    // ---- the shard
+    /// A store is answered before it is durable.
+    AnswerBeforeSync,
+    /// A seal is kept in memory only.
+    SealNotPersisted,
+    /// A seal is answered before what was admitted before it is durable (C1).
+    SealAnsweredEarly,
+    /// A sealed epoch still takes stores.
+    SealSparesStores,
+    /// A sealed epoch still takes amends (C9).
+    SealSparesAmends,
+    /// A sealed shard still takes stores of older recoverers (C9b).
+    SealSparesRecoverers,
+    /// What lies beyond a decided end is neither purged nor refused (C8).
+    PurgeForgotten,
+    /// Beyond a known end, stores are still taken (C8).
+    EndSparesStores,
+    /// A replaced disk answers for the one before it (C4).
+    IncarnationIgnored,
+    /// Marks of sealed epochs still move.
+    MarksMoveUnderSeal,
+    /// Trim goes beyond what is released.
+    TrimPassesReleased,
+    /// In single-copy mode, a shard's silence counts up to released (C17).
+    SilenceBeyondSettled,
+
+    // ---- the clients
+    /// A reader takes what a shard ships for decided (C8).
+    ReadsUndecided,
+    /// A reader calls lost what one shard does not have.
+    GapFromOneShard,
+    /// A reader calls lost what single-copy delivery did not bring.
+    GapFromSingleCopies,
+    /// A reader that starts over still counts what shards said before.
+    RewindKeepsClaims,
+    /// Batches that were on a lost connection are not sent again.
+    AppendNotResent,
+
+    // ---- the metadata tier
+    /// A recoverer decides although a later epoch exists (C9b).
+    StaleRecovererDecides,
+    /// A restarted process repeats the request ids of the one before it (C16).
+    RequestIdsRepeat,
+}
+
+/// Whether this bug is put in, in this thread.
+#[cfg(not(feature = "bugs"))]
+#[inline(always)]
+pub const fn bug(_: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "bugs")]
+mod injected {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static INJECTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whether this bug is put in, in this thread.
+    pub fn bug(bug: Bug) -> bool {
+        INJECTED.get() == Some(bug)
+    }
+
+    /// Puts a bug in, or takes it out again, for all code that this thread runs.
+    pub fn inject(bug: Option<Bug>) {
+        INJECTED.set(bug);
+    }
+}
+
+#[cfg(feature = "bugs")]
+pub use injected::{bug, inject};
