@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dlog_proto::block::{Block, Placement};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{Acks, AppendError, FlushedUpto, StoreAnswer, StoreRefusal};
 use dlog_proto::{
     Durability, Epoch, Esn, MemberSet, Nodeset, PartitionUid, Quorum, Replication, ShardRef, Time, TimestampMs,
@@ -150,6 +151,15 @@ impl Appender {
         self.settled
     }
 
+    /// Bytes of what waits, is on its way, or is not settled.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.pending.bytes() + self.window_bytes
+    }
+
+    pub(crate) fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
     pub(crate) fn durability(&self) -> Durability {
         self.replication.durability
     }
@@ -193,8 +203,7 @@ impl Appender {
         if u64::from(first_esn.0) + u64::from(span) - 1 > u64::from(self.settings.esn_max.0) {
             return Err(Refusal::EpochFull);
         }
-        let held = self.pending.bytes() + self.window_bytes;
-        if held >= self.settings.window_bytes_max || self.window.len() >= self.settings.window_blocks_max {
+        if self.window_bytes() >= self.settings.window_bytes_max || self.window.len() >= self.settings.window_blocks_max {
             return Err(Refusal::Overloaded);
         }
         self.next_esn = Esn(first_esn.0 + span);
@@ -288,6 +297,9 @@ impl Appender {
         for level in [Level::Once, Level::Acked, Level::Released] {
             self.advance_level(level);
         }
+        if bug(Bug::AckOutOfOrder) {
+            self.ack_out_of_order();
+        }
         let mut settled = false;
         while self.window.front().is_some_and(|block| self.is_settled(block)) {
             settled = true;
@@ -315,8 +327,19 @@ impl Appender {
         }
     }
 
+    fn ack_out_of_order(&mut self) {
+        let (nodeset, replication) = (self.nodeset.clone(), self.replication.clone());
+        let quorum = Quorum::new(&nodeset, &replication);
+        for block in &mut self.window {
+            if block.reaches(Level::Acked, quorum, replication.durability) {
+                self.out.extend(block.waiters.drain(..).map(AppenderOutput::Done));
+            }
+        }
+    }
+
     fn is_settled(&self, block: &InFlight) -> bool {
-        let on_record = |m: usize| self.missing.get(&m).is_some_and(|missing| missing.committed);
+        let committed = |missing: &Missing| missing.committed || bug(Bug::SettleBeforeRecord);
+        let on_record = |m: usize| self.missing.get(&m).is_some_and(committed);
         let complete = if block.missing.is_empty() {
             self.quorum().is_fully_replicated(block.copyset)
         } else {

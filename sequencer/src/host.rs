@@ -36,6 +36,7 @@ enum Slot {
     /// An epoch was asked for.
     Activating {
         waiting: Vec<AppendRequest>,
+        waiting_bytes: usize,
     },
     Active(Box<PartitionSequencer>),
 }
@@ -54,6 +55,7 @@ pub struct Host {
     timers: BTreeSet<(Time, PartitionUid)>,
     timer_of: BTreeMap<PartitionUid, Time>,
     connected: BTreeSet<ShardId>,
+    lease_until: Time,
     out: VecDeque<HostOutput>,
 }
 
@@ -69,6 +71,7 @@ impl Host {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             connected: BTreeSet::new(),
+            lease_until: Time::ZERO,
             out: VecDeque::new(),
         }
     }
@@ -102,7 +105,7 @@ impl Host {
         }
         self.assigned.insert(partition);
         if let Entry::Vacant(slot) = self.slots.entry(partition) {
-            slot.insert(Slot::Activating { waiting: Vec::new() });
+            slot.insert(Slot::Activating { waiting: Vec::new(), waiting_bytes: 0 });
             self.to_activate.insert(partition);
         }
     }
@@ -124,6 +127,25 @@ impl Host {
         }
     }
 
+    /// Gives way to a new epoch, on this node, with the nodeset and replication that the log has by then: what is on its way is
+    /// acknowledged first, what comes meanwhile waits, so that nobody sees an error.
+    pub fn handle_renew(&mut self, partition: PartitionUid) {
+        self.with(partition, PartitionSequencer::begin_planned_succession);
+    }
+
+    /// The metadata tier has said that it knows of no process in this one's place, and that it will not before `until`; whoever takes
+    /// over later than that must have waited. See [`Settings::lease`].
+    pub fn handle_lease(&mut self, until: Time) {
+        self.lease_until = self.lease_until.max(until);
+        for (partition, slot) in &mut self.slots {
+            if let Slot::Active(sequencer) = slot
+                && sequencer.handle_lease(self.lease_until)
+            {
+                self.dirty.insert(*partition);
+            }
+        }
+    }
+
     /// The metadata tier has given this process a new epoch of the partition, or has not.
     pub fn handle_activated(
         &mut self,
@@ -136,11 +158,12 @@ impl Host {
         let seed = self.rng.u64(..);
         let connected = |shard: ShardId| self.connected.contains(&shard);
         let mut sequencer = PartitionSequencer::new(table, self.settings.clone(), seed, now, connected);
+        sequencer.handle_lease(self.lease_until);
         let waiting = match self.slots.remove(&partition) {
-            Some(Slot::Activating { waiting }) => waiting,
+            Some(Slot::Activating { waiting, .. }) => waiting,
             Some(Slot::Active(mut old)) if old.epoch() < sequencer.epoch() => {
                 let waiting = old.take_waiting_appends();
-                old.handle_superseded(sequencer.epoch());
+                old.handle_superseded(now, sequencer.epoch());
                 drain(&mut old, &mut self.out);
                 waiting
             }
@@ -158,7 +181,7 @@ impl Host {
 
     fn handle_not_activated(&mut self, partition: PartitionUid) {
         match self.slots.get_mut(&partition) {
-            Some(Slot::Activating { waiting }) => {
+            Some(Slot::Activating { waiting, .. }) => {
                 let waiting = std::mem::take(waiting);
                 self.slots.remove(&partition);
                 waiting.into_iter().for_each(|request| self.refuse(partition, request.token));
@@ -178,8 +201,8 @@ impl Host {
     }
 
     /// A later epoch than any of this node's is known to exist.
-    pub fn handle_superseded(&mut self, partition: PartitionUid, by: Epoch) {
-        self.with(partition, |sequencer| sequencer.handle_superseded(by));
+    pub fn handle_superseded(&mut self, now: Time, partition: PartitionUid, by: Epoch) {
+        self.with(partition, |sequencer| sequencer.handle_superseded(now, by));
     }
 
     pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, partition: PartitionUid, request: AppendRequest) {
@@ -188,7 +211,16 @@ impl Host {
                 sequencer.handle_append(now, now_ms, request);
                 self.dirty.insert(partition);
             }
-            Some(Slot::Activating { waiting }) => waiting.push(request),
+            Some(Slot::Activating { waiting, waiting_bytes }) => {
+                *waiting_bytes += request.batch.len();
+                if *waiting_bytes <= self.settings.recovery_wait_bytes_max {
+                    return waiting.push(request);
+                }
+                *waiting_bytes -= request.batch.len();
+                let outcome = Err(AppendError::Overloaded { retry_after_ms: 20 });
+                let output = Output::Reply { token: request.token, outcome };
+                self.out.push_back(HostOutput::Partition { partition, epoch: Epoch::ZERO, output });
+            }
             None => self.refuse(partition, request.token),
         }
     }

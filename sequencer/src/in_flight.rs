@@ -1,6 +1,7 @@
 //! A block on its way: from its first wave until it is settled.
 
 use dlog_proto::block::{Block, PlacementVersion};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{Acks, Kept};
 use dlog_proto::{Durability, Epoch, Esn, MemberSet, Quorum, Time, TimestampMs};
 use smallvec::SmallVec;
@@ -96,7 +97,7 @@ impl InFlight {
         if kept == Kept::Flushed {
             self.flushed.insert(member);
         }
-        if current {
+        if current || bug(Bug::OldWaveCounts) {
             self.asked.remove(member);
             self.current.insert(member);
         }
@@ -106,6 +107,8 @@ impl InFlight {
     pub(crate) fn reaches(&self, level: Level, quorum: Quorum<'_>, durability: Durability) -> bool {
         match (level, durability) {
             (Level::Once, _) => !self.holders.is_empty(),
+            (Level::Acked, _) if bug(Bug::AckBelowQuorum) => !self.holders.is_empty(),
+            (Level::Released, _) if bug(Bug::ReleaseFromMemory) => quorum.is_write_quorum(self.holders),
             (Level::Acked, Durability::WriteCache) => quorum.is_write_quorum(self.holders),
             (Level::Acked, Durability::Sync) | (Level::Released, _) => quorum.is_write_quorum(self.flushed),
         }
@@ -114,6 +117,7 @@ impl InFlight {
     /// Whether every member of the copyset has the current placement on disk. Together with the copyset being complete, or
     /// what is missing being on record, that is what *settled* means.
     pub(crate) fn copyset_is_flushed(&self) -> bool {
-        !self.copyset.is_empty() && self.copyset.is_subset_of(self.current.intersection(self.flushed))
+        let kept = if bug(Bug::SettleFromMemory) { self.current } else { self.current.intersection(self.flushed) };
+        !self.copyset.is_empty() && self.copyset.is_subset_of(kept)
     }
 }

@@ -60,6 +60,8 @@ pub enum NewEpochReason {
     EpochFull,
     /// Too few shards of its nodeset take writes.
     NoShards,
+    /// Its nodeset or replication is to be another, or somebody asked for it.
+    Planned,
 }
 
 /// A recovery's verdict on an epoch.

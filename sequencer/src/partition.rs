@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::{Admission, ProducerBatch, ProducerTable, StoredBatch};
 use dlog_proto::record::{self, BatchError, BatchHeader};
 use dlog_proto::wire::{
@@ -23,7 +24,8 @@ use dlog_proto::wire::{
     SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
-    Durability, End, Epoch, EpochEntry, EpochTable, Esn, Lsn, PartitionUid, ShardId, ShardRef, Time, TimestampMs,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, PartitionUid, ShardId, ShardRef, Time,
+    TimestampMs,
 };
 use fastrand::Rng;
 
@@ -82,12 +84,16 @@ pub struct PartitionSequencer {
     producers: ProducerTable,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Until when this epoch is the newest for sure; matters to logs that prefer availability.
+    lease_until: Time,
+    /// Acknowledgements that wait for the lease.
+    unleased: VecDeque<Waiter>,
     preempted_by: Option<Epoch>,
     succession: Succession,
     /// Every shard that has to learn of releases, and those of them that can be reached.
     listeners: BTreeSet<ShardRef>,
     connected: BTreeSet<ShardId>,
-    /// Ends that this recovery decided; released with every release, for shards that missed them.
+    /// Ends of the epochs before, as far as they are known: told with releases, for shards that missed them.
     decided: Vec<EpochEnd>,
     last_release: Option<(Lsn, Esn)>,
     snapshot: SnapshotClock,
@@ -120,6 +126,7 @@ impl PartitionSequencer {
         connected: impl Fn(ShardId) -> bool,
     ) -> Self {
         let current = table.newest().expect("an activated partition has an epoch").clone();
+        let earlier_ends = earlier_ends(&table);
         let mut rng = Rng::with_seed(seed);
         let (nodeset, replication) = (current.nodeset.clone(), current.replication.clone());
         let appender =
@@ -138,11 +145,13 @@ impl PartitionSequencer {
             producers: ProducerTable::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            lease_until: Time::ZERO,
+            unleased: VecDeque::new(),
             preempted_by: None,
             succession: Succession::None,
             listeners,
             connected: BTreeSet::new(),
-            decided: Vec::new(),
+            decided: earlier_ends,
             last_release: None,
             snapshot: SnapshotClock { bytes: 0, taken_at: now, dirty: false },
             now_ms: 0,
@@ -179,12 +188,23 @@ impl PartitionSequencer {
 
     /// Last LSN that may be read, once the earlier epochs are decided.
     pub fn released(&self) -> Option<Lsn> {
-        (!matches!(self.past, Past::Recovering(_))).then(|| Lsn::new(self.epoch, self.appender.released()))
+        let known = !matches!(self.past, Past::Recovering(_)) || bug(Bug::ReleaseBeforeRecovery);
+        known.then(|| Lsn::new(self.epoch, self.appender.released()))
     }
 
     /// The LSN that the next record gets.
     pub fn next_lsn(&self) -> Lsn {
         Lsn::new(self.epoch, self.appender.next_esn())
+    }
+
+    /// Bytes of records that wait, are on their way, or are not settled.
+    pub fn window_bytes(&self) -> usize {
+        self.appender.window_bytes()
+    }
+
+    /// Bytes of appends that wait for the past to be known, or for a new epoch.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// The epoch table as far as this sequencer knows it.
@@ -203,11 +223,11 @@ impl PartitionSequencer {
             Err(error) => return self.refuse(request.token, append_error(error)),
         };
         let depends = request.with_offset || header.last_sequence().is_some();
-        let queue = !self.waiting.is_empty() || !matches!(self.past, Past::Ready);
+        let queue = !self.waiting.is_empty() || !(matches!(self.past, Past::Ready) || bug(Bug::DedupDoesNotWait));
         if depends && queue || self.succession != Succession::None {
             return self.wait(now, request, header);
         }
-        if let Some(request) = self.admit(request, &header) {
+        if let Some(request) = self.admit(now, request, &header) {
             self.wait(now, request, header);
         }
     }
@@ -230,7 +250,7 @@ impl PartitionSequencer {
     }
 
     /// Takes a batch whose past is known, or does not matter. Gives it back if it has to wait for a new epoch.
-    fn admit(&mut self, request: AppendRequest, header: &BatchHeader) -> Option<AppendRequest> {
+    fn admit(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) -> Option<AppendRequest> {
         let Some(batch) = producer_batch(header) else { return self.append(request, header).err() };
         match self.producers.admit(&batch) {
             Admission::New => match self.append(request, header) {
@@ -241,7 +261,7 @@ impl PartitionSequencer {
                 Ok(None) => {}
                 Err(request) => return Some(request),
             },
-            Admission::Duplicate(stored) => self.answer_duplicate(&request, stored),
+            Admission::Duplicate(stored) => self.answer_duplicate(now, &request, stored),
             Admission::OutOfOrder { expected } => {
                 let (producer, found) = (batch.producer, batch.first_sequence);
                 self.refuse(request.token, AppendError::OutOfOrder { producer, expected, found });
@@ -284,14 +304,19 @@ impl PartitionSequencer {
     }
 
     /// INV-DEDUP: a batch of this epoch that is still on its way answers when it is acknowledged.
-    fn answer_duplicate(&mut self, request: &AppendRequest, stored: StoredBatch) {
+    fn answer_duplicate(&mut self, now: Time, request: &AppendRequest, stored: StoredBatch) {
         let (token, acks, esn) = (request.token, request.acks, stored.lsn.esn());
         if stored.lsn.epoch() == self.epoch {
             let waiter = Waiter { token, acks, esn, append_time: -1, duplicate: true };
-            if self.appender.join(waiter) {
-                return;
+            if !bug(Bug::DuplicateAnsweredEarly) {
+                if self.appender.join(waiter) {
+                    return;
+                }
+                assert!(esn <= self.appender.acked() || acks == Acks::One, "what is not on its way is acknowledged");
             }
-            assert!(esn <= self.appender.acked() || acks == Acks::One, "what is not on its way is acknowledged");
+        }
+        if stored.lsn.epoch() == self.epoch {
+            return self.done(now, Waiter { token, acks, esn, append_time: -1, duplicate: true });
         }
         let offset = self.table.offset_of(stored.lsn);
         let ok = AppendOk { lsn: stored.lsn, offset, append_time: -1, duplicate: true };
@@ -300,6 +325,26 @@ impl PartitionSequencer {
 
     fn refuse(&mut self, token: Token, error: AppendError) {
         self.out.push_back(Output::Reply { token, outcome: Err(error) });
+    }
+
+    /// Gives way to a new epoch once everything taken is acknowledged.
+    pub fn begin_planned_succession(&mut self) {
+        if self.succession == Succession::None {
+            self.succession = Succession::Draining(NewEpochReason::Planned);
+        }
+    }
+
+    /// See [`Settings::lease`]. Whether anything waited for it.
+    pub fn handle_lease(&mut self, until: Time) -> bool {
+        self.lease_until = self.lease_until.max(until);
+        !self.unleased.is_empty()
+    }
+
+    /// Whether an acknowledgement may be given: always, unless the log lets recovery decide with too few answers. There, a later epoch
+    /// may have decided this one's end without any shard refusing a store (trap C13).
+    fn may_acknowledge(&self, now: Time) -> bool {
+        let strict = self.appender.replication().quorum.is_strict() || self.settings.lease.is_none();
+        strict || now <= self.lease_until || bug(Bug::LeaseIgnored)
     }
 
     fn ask_new_epoch(&mut self, reason: NewEpochReason) {
@@ -392,9 +437,9 @@ impl PartitionSequencer {
     }
 
     /// A later epoch was activated.
-    pub fn handle_superseded(&mut self, by: Epoch) {
+    pub fn handle_superseded(&mut self, now: Time, by: Epoch) {
         if by > self.epoch {
-            self.preempt(by);
+            self.preempt(now, by);
         }
     }
 
@@ -413,9 +458,17 @@ impl PartitionSequencer {
             return;
         }
         self.pump_past(now);
+        if self.preempted_by.is_some() {
+            return;
+        }
         self.take_waiting(now);
         self.appender.pump(now, now_ms);
-        self.drain_appender();
+        while self.may_acknowledge(now)
+            && let Some(waiter) = self.unleased.pop_front()
+        {
+            self.done(now, waiter);
+        }
+        self.drain_appender(now);
         if self.preempted_by.is_some() {
             return;
         }
@@ -438,7 +491,7 @@ impl PartitionSequencer {
                 None => {}
                 Some(Outcome::Preempted { by }) => {
                     let by = *by;
-                    return self.preempt(by);
+                    return self.preempt(now, by);
                 }
                 Some(Outcome::Done { ends }) => {
                     let (ends, snapshot) = (ends.clone(), recovery.newest_snapshot().map(|(position, _)| position));
@@ -452,7 +505,7 @@ impl PartitionSequencer {
                 self.out.push_back(output);
             }
             if let Some(table) = table {
-                self.producers = table;
+                self.producers = if bug(Bug::DedupWindowNotRebuilt) { ProducerTable::default() } else { table };
                 self.snapshot.dirty = !self.producers.is_empty();
                 self.past = Past::Ready;
                 self.out.push_back(Output::Event(Event::Recovered { epoch: self.epoch }));
@@ -468,11 +521,19 @@ impl PartitionSequencer {
             let at =
                 self.table.epochs.iter().position(|e| e.epoch == epoch).expect("an epoch of the table was recovered");
             self.table.epochs[at].end = Some(End { last_esn, authoritative });
-            let next_base = self.table.epochs[at].end_offset();
+            let mut next_base = self.table.epochs[at].end_offset();
+            if bug(Bug::BaseOffByOne) {
+                next_base = next_base.map(|base| LogOffset(base.0 + 1));
+            }
             self.table.epochs[at + 1].base_offset = next_base;
         }
-        self.decided = ends;
-        let older = self.table.epochs.iter().filter(|e| e.epoch < self.epoch).cloned().collect();
+        self.decided.extend(ends);
+        self.decided.sort_unstable_by_key(|end| end.epoch);
+        self.decided.drain(..self.decided.len().saturating_sub(ENDS_MAX));
+        let mut older: Vec<EpochEntry> = self.table.epochs.iter().filter(|e| e.epoch < self.epoch).cloned().collect();
+        if bug(Bug::DedupPreviousEpochOnly) {
+            older.retain(|e| e.epoch.next() == self.epoch);
+        }
         let connected = |shard: ShardId| self.connected.contains(&shard);
         let load = ProducerLoad::new(self.partition, self.epoch, older, snapshot, self.settings.clone(), connected);
         self.past = Past::ReadingProducers(Box::new(load));
@@ -489,7 +550,7 @@ impl PartitionSequencer {
             if !goes_on {
                 let error = self.recovering();
                 self.refuse(request.token, error);
-            } else if let Some(request) = self.admit(request, &header) {
+            } else if let Some(request) = self.admit(now, request, &header) {
                 self.waiting.push_front(Waiting { request, header, until });
                 return;
             }
@@ -497,12 +558,12 @@ impl PartitionSequencer {
         }
     }
 
-    fn drain_appender(&mut self) {
+    fn drain_appender(&mut self, now: Time) {
         while let Some(output) = self.appender.poll_output() {
             match output {
                 AppenderOutput::Store { member, placement, block } => self.store(member, &placement, block),
                 AppenderOutput::Amend { member, first_esn, placement } => self.amend(member, first_esn, &placement),
-                AppenderOutput::Done(waiter) => self.done(waiter),
+                AppenderOutput::Done(waiter) => self.done(now, waiter),
                 AppenderOutput::OpenMissing { member, from } => {
                     let (partition, epoch, shard) = (self.partition, self.epoch, self.appender.shard_ref(member));
                     self.out.push_back(Output::Propose(Proposal::OpenMissing { partition, epoch, shard, from }));
@@ -511,7 +572,7 @@ impl PartitionSequencer {
                     let (partition, epoch, shard) = (self.partition, self.epoch, self.appender.shard_ref(member));
                     self.out.push_back(Output::Propose(Proposal::CloseMissing { partition, epoch, shard, to }));
                 }
-                AppenderOutput::Preempted { by } => return self.preempt(by),
+                AppenderOutput::Preempted { by } => return self.preempt(now, by),
                 AppenderOutput::Event(event) => self.out.push_back(Output::Event(event)),
             }
         }
@@ -532,7 +593,10 @@ impl PartitionSequencer {
         self.out.push_back(Output::Amend(Amend { shard, incarnation, partition, epoch, first_esn, mode, placement }));
     }
 
-    fn done(&mut self, waiter: Waiter) {
+    fn done(&mut self, now: Time, waiter: Waiter) {
+        if !self.may_acknowledge(now) {
+            return self.unleased.push_back(waiter);
+        }
         let lsn = Lsn::new(self.epoch, waiter.esn);
         let offset = self.table.offset_of(lsn);
         let ok = AppendOk { lsn, offset, append_time: waiter.append_time, duplicate: waiter.duplicate };
@@ -540,13 +604,13 @@ impl PartitionSequencer {
     }
 
     /// Another epoch has taken over: whatever is not acknowledged never will be by this sequencer.
-    fn preempt(&mut self, by: Epoch) {
+    fn preempt(&mut self, now: Time, by: Epoch) {
         if self.preempted_by.is_some() {
             return;
         }
         self.preempted_by = Some(by);
-        self.drain_acknowledged();
-        for waiter in self.appender.give_up() {
+        self.drain_acknowledged(now);
+        for waiter in self.appender.give_up().into_iter().chain(std::mem::take(&mut self.unleased)) {
             self.refuse(waiter.token, AppendError::Preempted { node: None, epoch: by });
         }
         for waiting in std::mem::take(&mut self.waiting) {
@@ -557,10 +621,10 @@ impl PartitionSequencer {
     }
 
     /// Answers that were due before the preemption are still true.
-    fn drain_acknowledged(&mut self) {
+    fn drain_acknowledged(&mut self, now: Time) {
         while let Some(output) = self.appender.poll_output() {
             if let AppenderOutput::Done(waiter) = output {
-                self.done(waiter);
+                self.done(now, waiter);
             }
         }
     }
@@ -602,7 +666,9 @@ impl PartitionSequencer {
         self.producers.expire(now_ms.saturating_sub(expiry));
         // Only what is acknowledged or decided: a snapshot must be true whatever becomes of this epoch.
         let mut known = self.producers.clone();
-        known.retain_upto(Lsn::new(self.epoch, acked));
+        if !bug(Bug::SnapshotOfUnacknowledged) {
+            known.retain_upto(Lsn::new(self.epoch, acked));
+        }
         let members = self.appender.draw_copyset(now, &mut self.rng);
         let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else { return };
         let snapshot =
@@ -648,6 +714,26 @@ impl PartitionSequencer {
         let acked = Lsn::new(self.epoch, self.appender.acked());
         Tail { acked, released: self.released(), next_offset: self.table.offset_of(acked.next()) }
     }
+}
+
+/// Ends that are told with a release, at most: the newest.
+const ENDS_MAX: usize = 16;
+
+/// Ends of earlier epochs that whoever decided them may not have told every shard of. Epochs that ended empty leave the table; with
+/// what authority is not known then, so what lies in them is kept aside rather than deleted.
+fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
+    if bug(Bug::OldEndsNotTold) {
+        return Vec::new();
+    }
+    let mut ends: Vec<EpochEnd> = Vec::new();
+    for pair in table.epochs.windows(2) {
+        ends.extend(pair[0].epoch_end());
+        let oldest = pair[1].epoch.0.saturating_sub(ENDS_MAX as u32).max(pair[0].epoch.next().0);
+        let empty = |epoch| EpochEnd { epoch: Epoch(epoch), last_esn: Esn::ZERO, authoritative: false };
+        ends.extend((oldest..pair[1].epoch.0).map(empty));
+    }
+    ends.drain(..ends.len().saturating_sub(ENDS_MAX));
+    ends
 }
 
 fn producer_batch(header: &BatchHeader) -> Option<ProducerBatch> {

@@ -16,8 +16,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use dlog_proto::block::Block;
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{
     EpochEnd, FetchTarget, FetchedBlock, SealPartition, SealRefusal, SealedPartition, SealedState, StoreAnswer,
+    StoreRefusal,
 };
 use dlog_proto::{Authority, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
@@ -156,7 +158,10 @@ impl Recovery {
         let asked = |s: &ShardState| s.asked_at.filter(|_| s.connected && s.answer.is_none());
         let retry = self.shards.values().filter_map(asked).min().map(|at| at + self.settings.recovery_retry);
         let phase = match &self.phase {
-            Phase::Sealing { enough_since } => enough_since.map(|at| at + self.settings.recovery_grace),
+            Phase::Sealing { enough_since } => {
+                let lease = self.undecided.front().and_then(|entry| self.lease_ends(entry));
+                enough_since.map(|at| at + self.settings.recovery_grace).or(lease)
+            }
             Phase::Repairing { repair, .. } => repair.next_timeout(),
             Phase::Deciding => None,
         };
@@ -191,11 +196,11 @@ impl Recovery {
             self.outcome = Some(Outcome::Done { ends: std::mem::take(&mut self.ends) });
             return false;
         };
-        let usable = self.usable(entry);
+        let (usable, lost) = (self.usable(entry), self.lost(entry));
         match &mut self.phase {
             Phase::Sealing { .. } => self.step_sealing(now),
             Phase::Repairing { repair, authoritative } => {
-                repair.pump(&Context { now, entry, usable, settings: &self.settings }, &mut self.rng);
+                repair.pump(&Context { now, entry, usable, lost, settings: &self.settings }, &mut self.rng);
                 if !repair.is_done() {
                     return false;
                 }
@@ -220,8 +225,9 @@ impl Recovery {
         let digest = self.digest(entry);
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let authority = digest.authority(quorum);
+        let leased = self.lease_ends(entry).is_some_and(|end| now < end);
         let Phase::Sealing { enough_since } = &mut self.phase else { return false };
-        if authority == Authority::None {
+        if authority == Authority::None || leased {
             *enough_since = None;
             return false;
         }
@@ -238,10 +244,17 @@ impl Recovery {
             self.out.push_back(Output::Event(Event::Conflict { shard, epoch: entry.epoch, first_esn }));
         }
         let authoritative = digest.is_strict(quorum);
-        let blocks = digest.unsettled(end).cloned().collect();
+        let blocks = digest.unsettled(end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
         let repair = Repair::new(self.partition, self.recoverer, end, blocks);
         self.phase = Phase::Repairing { repair, authoritative };
         true
+    }
+
+    /// Until when the epoch's own sequencer may still acknowledge without any shard's leave (trap C13). The wait begins when this epoch is
+    /// known to be activated: from then on the metadata tier gives the old one no more leases.
+    fn lease_ends(&self, entry: &EpochEntry) -> Option<Time> {
+        let lease = self.settings.lease.filter(|_| !entry.replication.quorum.is_strict())?;
+        (!bug(Bug::LeaseIgnored)).then_some(self.started_at + lease)
     }
 
     /// Everything that shards have answered about an epoch.
@@ -249,6 +262,10 @@ impl Recovery {
         let mut digest = Digest::default();
         for member in 0..entry.nodeset.len() {
             let state = &self.shards[&entry.nodeset.shard_ref(member)];
+            if bug(Bug::RecoveryIgnoresAnAnswer) && member == 0 && entry.nodeset.len() > 1 {
+                digest.answered.insert(member);
+                continue;
+            }
             if state.lost {
                 digest.add_lost(member);
             }
@@ -264,9 +281,14 @@ impl Recovery {
     fn usable(&self, entry: &EpochEntry) -> MemberSet {
         let usable = |m: &usize| {
             let state = &self.shards[&entry.nodeset.shard_ref(*m)];
-            state.connected && state.answer.is_some()
+            state.connected && !state.lost && state.answer.is_some()
         };
         (0..entry.nodeset.len()).filter(usable).collect()
+    }
+
+    /// Members whose disks were replaced.
+    fn lost(&self, entry: &EpochEntry) -> MemberSet {
+        (0..entry.nodeset.len()).filter(|m| self.shards[&entry.nodeset.shard_ref(*m)].lost).collect()
     }
 
     pub(crate) fn handle_connected(&mut self, shard: ShardRef, connected: bool, now: Time) {
@@ -285,6 +307,8 @@ impl Recovery {
 
     pub(crate) fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
         let ours = answer.epoch == self.recoverer;
+        let as_before = self.shards.keys().find(|known| bug(Bug::IncarnationIgnored) && known.shard == from.shard);
+        let from = as_before.copied().unwrap_or(from);
         let Some(state) = self.shards.get_mut(&from).filter(|_| ours) else { return };
         match answer.result {
             Ok(sealed) => state.answer = Some(ShardAnswer { incomplete_before, state: sealed }),
@@ -298,9 +322,9 @@ impl Recovery {
     pub(crate) fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, from: ShardRef, block: Option<Block>) {
         let FetchTarget::Records { epoch, first_esn } = answer.target else { return };
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == epoch) else { return };
-        let usable = self.usable(entry);
+        let (usable, lost) = (self.usable(entry), self.lost(entry));
         if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase) {
-            let cx = Context { now, entry, usable, settings: &self.settings };
+            let cx = Context { now, entry, usable, lost, settings: &self.settings };
             repair.handle_fetched(&cx, first_esn, member, block);
         }
     }
@@ -308,6 +332,10 @@ impl Recovery {
     pub(crate) fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == answer.epoch) else { return };
         let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
+        if let (Err(StoreRefusal::Incarnation(_)), Some(state)) = (&answer.result, self.shards.get_mut(&from)) {
+            // Replaced since it was sealed: what it told is still true, but it keeps nothing of it.
+            (state.lost, state.connected) = (true, false);
+        }
         if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase)
             && let Err(by) = repair.handle_stored(now, member, answer)
         {

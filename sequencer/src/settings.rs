@@ -29,6 +29,9 @@ pub struct Settings {
     /// A copyset serves this many bytes, or this long, before the next is drawn.
     pub sticky_bytes: usize,
     pub sticky_time: Duration,
+    /// How long the metadata tier's word that an epoch is the newest may be relied on, by logs that prefer availability (trap C13): they
+    /// are acknowledged only while it holds, and their recovery waits until it is over. `None`: nobody gives such a word.
+    pub lease: Option<Duration>,
     /// Last ESN that is given out in an epoch.
     pub esn_max: Esn,
     /// How long an append that needs the earlier epochs waits for their recovery before it gets a retriable error.
@@ -64,6 +67,7 @@ impl Default for Settings {
             greylist: Duration::from_secs(10),
             sticky_bytes: 32 << 20,
             sticky_time: Duration::from_secs(600),
+            lease: None,
             esn_max: Esn(u32::MAX - 1),
             recovery_wait: Duration::from_secs(2),
             recovery_wait_bytes_max: 16 << 20,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dlog_proto::{Time, TimestampMs};
 
 use crate::history::History;
+use crate::ledger::Claim;
 use crate::message::{Lane, Message};
 use crate::network::Address;
 use crate::seed::Streams;
@@ -23,6 +24,8 @@ pub(crate) enum Effect {
         after: Duration,
         timer: ShardTimer,
     },
+    /// Something was promised.
+    Claim(Claim),
     /// Something went wrong that must not: the run has failed.
     Violation(String),
 }
@@ -33,6 +36,10 @@ pub(crate) struct Context<'a> {
     pub rng: &'a mut Streams,
     pub history: &'a mut History,
     pub sync_max: Duration,
+    /// Nothing is done to anybody in this run.
+    pub calm: bool,
+    /// What is acknowledged may be lost by right.
+    pub may_lose: bool,
     pub effects: &'a mut Vec<Effect>,
     /// Whom this actor has a connection to.
     pub is_up: &'a dyn Fn(Address) -> bool,
@@ -45,6 +52,10 @@ impl Context<'_> {
 
     pub(crate) fn shard_timer(&mut self, shard: u16, after: Duration, timer: ShardTimer) {
         self.effects.push(Effect::ShardTimer { shard, after, timer });
+    }
+
+    pub(crate) fn claim(&mut self, claim: Claim) {
+        self.effects.push(Effect::Claim(claim));
     }
 
     pub(crate) fn violation(&mut self, what: impl Into<String>) {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use dlog_proto::{LogOffset, Lsn, PartitionUid};
 
+use crate::ledger::Ledger;
+
 /// A record's payload: who wrote it, and its number among what that writer wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Payload {
@@ -44,11 +46,22 @@ pub(crate) struct PartitionHistory {
     pub released: Lsn,
     /// Whether retries of this partition's writers are told from new records.
     pub idempotent: bool,
+    /// Offsets that acknowledgements named.
+    pub acked_offsets: BTreeMap<Lsn, LogOffset>,
+    /// Up to where the metadata tier has let go.
+    pub trim: Lsn,
+    /// What is acknowledged may be lost by right, if it is told.
+    pub may_lose: bool,
+    /// The log prefers availability: see docs/CONSISTENCY.md.
+    pub is_available: bool,
+    /// What readers were told is lost, in runs that may lose.
+    pub gaps: Vec<(Lsn, Lsn)>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub partitions: BTreeMap<PartitionUid, PartitionHistory>,
+    pub ledger: Ledger,
 }
 
 impl History {

@@ -5,6 +5,7 @@
 mod context;
 mod history;
 mod invariants;
+mod ledger;
 mod message;
 mod metadata;
 mod network;
@@ -19,4 +20,5 @@ mod trouble;
 mod world;
 mod writer;
 
-pub use run::{Report, run};
+pub use run::{Report, run, run_focused};
+pub use scenario::Focus;

@@ -5,10 +5,10 @@ use dlog_metadata::state::{Command, Response, State};
 use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::wire::{
-    Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
+    Acks, Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
     ReadProducers, ReadStarted, Release, Seal, Sealed, StartRead, Store, StoreAnswer,
 };
-use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
+use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId, Time};
 
 /// Messages of one lane arrive in order; those of different lanes do not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,7 @@ pub(crate) enum Message {
         partition: PartitionUid,
         round: u32,
         batch: u64,
+        acks: Acks,
         bytes: Bytes,
     },
     Appended {
@@ -68,6 +69,9 @@ pub(crate) enum Message {
         state: Box<State>,
         alive: Vec<(NodeId, ProcessId)>,
     },
+    /// A process lives, and asks for a lease; when it asked.
+    Heartbeat(ProcessId, Time),
+    Lease(Time),
     /// A client wants to know who sequences a partition.
     WhoSequences(PartitionUid),
     Sequences(#[expect(dead_code, reason = "for the trace")] PartitionUid, Option<NodeId>),

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use dlog_metadata::state::{Command, CreateLog, InitCluster, LogAttributes, Response, State};
-use dlog_proto::{ClusterId, LogId, NodeId, PartitionUid, ProcessId};
+use dlog_metadata::state::{
+    Command, CreateLog, Decided, InitCluster, LogAttributes, Response, SetAttributes, State, Trim, TrimItem,
+};
+use dlog_proto::{ClusterId, LogId, Lsn, NodeId, PartitionUid, ProcessId};
 
 use crate::context::Context;
+use crate::ledger::Claim;
 use crate::message::{Lane, Message};
 use crate::network::Address;
 
@@ -57,12 +60,31 @@ impl Metadata {
                 if let Command::RegisterNode(register) = &command {
                     self.alive.insert(register.node, register.process);
                 }
+                let decided = match &command {
+                    Command::Decide(decide) => decide.decisions.clone(),
+                    _ => Vec::new(),
+                };
                 let response = self.apply(Some(request), command);
+                if let Response::Decide(Ok(results)) = &response {
+                    for (decision, result) in decided.iter().zip(results) {
+                        let Ok(Decided { end, .. }) = result else { continue };
+                        let (partition, epoch) = (decision.partition, decision.epoch);
+                        let (last_esn, authoritative) = (end.last_esn, end.authoritative);
+                        cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative });
+                    }
+                }
                 if let Err(why) = self.state.check_invariants() {
                     cx.violation(why);
                 }
                 let state = Box::new(self.state.clone());
                 cx.send(from, Lane::Control, Message::Proposed { request, state, response });
+            }
+            Message::Heartbeat(process, at) => {
+                if self.alive.values().any(|alive| *alive == process) {
+                    // The view first: whoever is told of a lease knows all that was decided before it was given.
+                    cx.send(from, Lane::Control, self.view());
+                    cx.send(from, Lane::Control, Message::Lease(at));
+                }
             }
             Message::WhoSequences(partition) => {
                 let newest = self.state.partition(partition).and_then(|p| p.newest());
@@ -77,6 +99,20 @@ impl Metadata {
             }
             other => unreachable!("not for the metadata tier: {other:?}"),
         }
+    }
+
+    /// Somebody lets go of records.
+    pub(crate) fn trim(&mut self, partition: PartitionUid, upto: Lsn) -> Option<Lsn> {
+        match self.apply(None, Command::Trim(Trim { items: vec![TrimItem { partition, upto }] })) {
+            Response::Trim(Ok(trimmed)) => trimmed.into_iter().next()?.ok(),
+            _ => None,
+        }
+    }
+
+    /// A log's attributes become others.
+    pub(crate) fn change_log(&mut self, name: &str, changes: BTreeMap<String, Option<String>>) {
+        let log = LogId::new("sim", name).expect("a legal name");
+        self.apply(None, Command::SetAttributes(SetAttributes { log, changes }));
     }
 
     /// A process is believed to be gone.

@@ -46,6 +46,11 @@ impl Reader {
         self.core.as_ref().map_or(self.from, ReaderCore::cursor)
     }
 
+    /// How often everything had to be asked for again.
+    pub(crate) fn rewinds(&self) -> u32 {
+        self.core.as_ref().map_or(0, ReaderCore::rewinds)
+    }
+
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let asked = self.asked_table_at.map(|at| at + std::time::Duration::from_millis(200));
         self.core.as_ref().and_then(ReaderCore::next_timeout).into_iter().chain(asked).min()
@@ -162,7 +167,10 @@ impl Reader {
     fn handle_item(&mut self, cx: &mut Context<'_>, item: Item) {
         match item {
             Item::Gap { from, to, reason } => {
-                cx.violation(format!("{}: {reason:?} from {from} to {to}", self.partition));
+                if let Err(why) = invariants::check_gap(cx.history, self.partition, (from, to), reason, cx.may_lose) {
+                    cx.violation(format!("{}: {why}", self.partition));
+                }
+                self.last = None;
             }
             Item::Block { block, from, base } => {
                 for (lsn, payload) in records(&block).filter(|(lsn, _)| *lsn >= from) {

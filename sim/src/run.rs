@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use dlog_proto::{Lsn, Time};
+use dlog_proto::{LogOffset, Lsn, Time};
 
+use crate::history::Payload;
 use crate::invariants;
 use crate::network::Address;
-use crate::scenario::Scenario;
+use crate::scenario::{Focus, Scenario};
 use crate::seed::Streams;
 use crate::trace::Trace;
 use crate::world::{Event, World, show};
@@ -16,6 +17,9 @@ use crate::writer::Writer;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a part's end is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Events of a run, at most: a run of this many goes round in circles.
+const EVENTS_MAX: u64 = 2_000_000;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -32,8 +36,13 @@ pub struct Report {
 
 /// Runs a seed.
 pub fn run(seed: u64, print: bool) -> Report {
+    run_focused(seed, None, print)
+}
+
+/// Runs a seed, with a focus of its own choice or this one.
+pub fn run_focused(seed: u64, focus: Option<Focus>, print: bool) -> Report {
     let mut rng = Streams::new(seed);
-    let scenario = Scenario::draw(&mut rng.topology);
+    let scenario = Scenario::draw(&mut rng.topology, focus);
     if print {
         println!("{scenario:#?}");
     }
@@ -41,6 +50,7 @@ pub fn run(seed: u64, print: bool) -> Report {
     let outcome = set_up(&mut world)
         .and_then(|()| safety(&mut world))
         .and_then(|()| liveness(&mut world))
+        .and_then(|()| calm(&world))
         .and_then(|()| durability(&mut world));
     let mut violations = std::mem::take(&mut world.violations);
     if let Err(why) = outcome {
@@ -70,6 +80,10 @@ fn run_until(world: &mut World, patience: Duration, what: &str, done: impl Fn(&W
             if !world.troubled {
                 world.tell_everybody();
             }
+            if world.trace.digest().0 > EVENTS_MAX {
+                return Err(format!("livelock: {what} (at {}){}", show(world.now), explain(world)));
+            }
+            check_queues(world)?;
         }
         if !world.step(end.min(look_at)) {
             if world.now >= end || look_at >= end {
@@ -80,6 +94,11 @@ fn run_until(world: &mut World, patience: Duration, what: &str, done: impl Fn(&W
     }
 }
 
+fn check_queues(world: &World) -> Result<(), String> {
+    let processes = world.servers.values().filter_map(|server| server.process.as_ref());
+    invariants::check_queues(processes.flat_map(|process| process.host.sequencers()), &world.settings)
+}
+
 fn set_up(world: &mut World) -> Result<(), String> {
     let servers: Vec<u16> = world.servers.keys().copied().collect();
     servers.iter().for_each(|server| world.schedule(Duration::ZERO, Event::Start(*server)));
@@ -87,13 +106,16 @@ fn set_up(world: &mut World) -> Result<(), String> {
     world.connect_all();
     let nodes = servers.len();
     run_until(world, PATIENCE, "nodes register", |world| world.metadata.state.nodes().count() == nodes)?;
-    let mut writer = 0;
+    let (mut writer, may_lose) = (0, world.scenario.may_lose());
     for (i, plan) in world.scenario.logs.clone().into_iter().enumerate() {
         let partitions = world.metadata.create_log(&format!("log{i}"), plan.partitions, plan.attributes());
         for partition in &partitions {
-            world.history.of(*partition).idempotent = plan.idempotent;
+            let history = world.history.of(*partition);
+            history.idempotent = plan.idempotent;
+            history.may_lose = may_lose;
+            history.is_available = !plan.replication.quorum.is_strict();
             for _ in 0..plan.writers {
-                world.writers.insert(writer, Writer::new(writer, *partition, plan.idempotent, plan.records));
+                world.writers.insert(writer, Writer::new(writer, *partition, &plan));
                 world.connect_client(Address::Writer(writer));
                 world.schedule(Duration::from_millis(5), Event::Wake(Address::Writer(writer)));
                 writer += 1;
@@ -123,7 +145,22 @@ fn safety(world: &mut World) -> Result<(), String> {
 fn liveness(world: &mut World) -> Result<(), String> {
     world.end_trouble();
     run_until(world, PATIENCE, "everything is written and read", is_caught_up)?;
-    invariants::check_end(&world.history)
+    invariants::check_end(&world.history)?;
+    let trims = world.history.partitions.iter().map(|(partition, history)| (*partition, history.trim)).collect();
+    invariants::nothing_beyond_an_end::check(&world.history.ledger, &trims, |shard, partition, epoch| {
+        let process = world.servers.get(&shard.shard.node.0)?.process.as_ref()?;
+        let core = &process.shards.get(&shard.shard.shard)?.core;
+        let state = core.partition(partition).filter(|_| core.incarnation() == shard.incarnation)?;
+        Some(state.meta().end_of(epoch).is_some())
+    })
+}
+
+/// What must hold where nothing was done to anybody.
+fn calm(world: &World) -> Result<(), String> {
+    if world.scenario.focus != Focus::Calm {
+        return Ok(());
+    }
+    invariants::check_calm(world.readers.values().map(|reader| (reader.partition, reader.rewinds())))
 }
 
 fn is_caught_up(world: &World) -> bool {
@@ -193,8 +230,11 @@ fn durability(world: &mut World) -> Result<(), String> {
     }
     run_until(world, PATIENCE, "everything is read again after a loss of power", is_caught_up)?;
     for (partition, before) in before {
-        let after = &world.history.of(partition).read;
-        if let Some((lsn, read)) = before.iter().find(|(lsn, read)| after.get(lsn) != Some(*read)) {
+        let history = world.history.of(partition);
+        let (after, trim) = (&history.read, history.trim);
+        let is_told = |lsn: &Lsn| *lsn <= trim || history.gaps.iter().any(|(from, to)| (from..=to).contains(&lsn));
+        let is_other = |(lsn, read): &(&Lsn, &(Payload, LogOffset))| after.get(lsn) != Some(*read) && !is_told(lsn);
+        if let Some((lsn, read)) = before.iter().find(is_other) {
             return Err(format!("{partition}: {lsn} was {read:?}, and is {:?} after a loss of power", after.get(lsn)));
         }
     }

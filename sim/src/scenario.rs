@@ -3,16 +3,56 @@
 use std::time::Duration;
 
 use dlog_metadata::state::LogAttributes;
+use dlog_proto::wire::Acks;
 use dlog_proto::{Durability, QuorumConfig, Replication, Scope};
 use fastrand::Rng;
 
 use crate::network::Delays;
 
+/// What a run looks at more closely than others. Part of the draw; a run that is to show one thing names its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    /// Everything, nothing in particular.
+    Any,
+    /// No trouble at all: whatever is retried, refused or asked twice is a fault of ours.
+    Calm,
+    /// Epochs change all the time.
+    Succession,
+    /// Acknowledged from memory; power is lost.
+    WriteCache,
+    /// Disks are replaced, fewer than would lose what is acknowledged.
+    DiskLoss,
+    /// Disks are replaced without regard: what is lost must be told, what is not must be read.
+    Lossy,
+    /// Copies are spread across racks, and fewer are waited for than are made.
+    Scopes,
+    /// Read quorums that do not meet write quorums.
+    Available,
+}
+
+impl Focus {
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.u8(0..32) {
+            0 | 1 => Self::Calm,
+            2..=5 => Self::Succession,
+            6..=8 => Self::WriteCache,
+            9..=12 => Self::DiskLoss,
+            13 | 14 => Self::Lossy,
+            15..=17 => Self::Scopes,
+            18 | 19 => Self::Available,
+            _ => Self::Any,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct LogPlan {
     pub replication: Replication,
+    /// Shards per nodeset, if not what is usual.
+    pub nodeset_size: Option<u8>,
     pub partitions: u32,
     pub idempotent: bool,
+    pub acks: Acks,
     pub writers: u16,
     pub records: u64,
 }
@@ -31,10 +71,20 @@ pub(crate) struct Troubles {
     pub break_connection: u32,
     pub new_reader: u32,
     pub false_alarm: u32,
+    pub replace_disk: u32,
+    pub lose_index: u32,
+    pub read_errors: u32,
+    pub disk_full: u32,
+    pub trim: u32,
+    pub renew: u32,
+    pub change_log: u32,
+    pub clock_jump: u32,
+    pub gone: u32,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
+    pub focus: Focus,
     pub nodes: u16,
     pub shards: u16,
     pub racks: u16,
@@ -50,17 +100,40 @@ pub(crate) struct Scenario {
     pub detect_max: Duration,
     /// A small ESN space, so that epochs run full.
     pub esn_max: Option<u32>,
+    /// A small window, so that it runs full.
+    pub window_bytes_max: Option<usize>,
 }
 
 impl Scenario {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let nodes = rng.u16(1..=5);
-        let racks = if rng.u8(..) < 64 { rng.u16(2..=3) } else { 1 };
-        let logs = (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, nodes, racks)).collect();
-        let troubles = Troubles::draw(rng);
+    pub(crate) fn draw(rng: &mut Rng, focus: Option<Focus>) -> Self {
+        let drawn = Focus::draw(rng);
+        let focus = focus.unwrap_or(drawn);
+        let nodes = match focus {
+            Focus::Any | Focus::Calm | Focus::Lossy => rng.u16(1..=5),
+            Focus::Scopes => rng.u16(3..=6),
+            _ => rng.u16(3..=5),
+        };
+        let racks = match focus {
+            Focus::Scopes => rng.u16(2..=3),
+            _ if rng.u8(..) < 64 => rng.u16(2..=3),
+            _ => 1,
+        };
+        let shards = if rng.u8(..) < 40 { 2 } else { 1 };
+        let logs: Vec<LogPlan> = (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
+        let mut troubles = Troubles::draw(rng, focus);
+        // Whoever stays must be enough for every write quorum, wherever nodesets lie.
+        let spares_one = |log: &LogPlan| {
+            let (quorum, across) = (log.replication.quorum, &log.replication.across);
+            quorum.write_quorum < quorum.replication_factor && !across.contains_key(&Scope::Rack)
+        };
+        if !logs.iter().all(spares_one) || shards > 1 {
+            troubles.gone = 0;
+        }
+        let quick = matches!(focus, Focus::Succession | Focus::DiskLoss | Focus::Available | Focus::WriteCache);
         Self {
+            focus,
             nodes,
-            shards: if rng.u8(..) < 40 { 2 } else { 1 },
+            shards,
             racks,
             logs,
             delays: Delays {
@@ -72,45 +145,77 @@ impl Scenario {
             },
             sync_max: Duration::from_micros(rng.u64(200..=10_000)),
             troubles,
-            trouble_every: Duration::from_millis(rng.u64(50..=600)),
+            trouble_every: Duration::from_millis(if quick { rng.u64(20..=200) } else { rng.u64(50..=600) }),
             duration: Duration::from_millis(rng.u64(1_000..=6_000)),
             detect_max: Duration::from_millis(rng.u64(20..=400)),
             esn_max: (rng.u8(..) < 50).then(|| rng.u32(20..=200)),
+            window_bytes_max: (rng.u8(..) < 50).then(|| rng.usize(600..=4_000)),
         }
+    }
+
+    /// Whether logs may come to need more copies.
+    pub(crate) fn may_raise_quorums(&self) -> bool {
+        self.troubles.gone == 0 && !self.may_lose()
+    }
+
+    /// Whether what is acknowledged may be lost by right, if it is said.
+    pub(crate) fn may_lose(&self) -> bool {
+        matches!(self.focus, Focus::Lossy | Focus::Available)
     }
 }
 
 impl LogPlan {
-    fn draw(rng: &mut Rng, nodes: u16, racks: u16) -> Self {
-        let copies = rng.u8(1..=nodes.min(3) as u8);
-        let write_quorum = if rng.bool() { copies / 2 + 1 } else { rng.u8(1..=copies) };
-        let read_quorum = copies + 1 - write_quorum;
+    fn draw(rng: &mut Rng, focus: Focus, (nodes, shards, racks): (u16, u16, u16)) -> Self {
+        let copies = match focus {
+            Focus::Any | Focus::Calm | Focus::Lossy => rng.u8(1..=nodes.min(3) as u8),
+            _ => rng.u8(2..=nodes.min(3) as u8),
+        };
+        let write_quorum = match focus {
+            Focus::Lossy | Focus::Available => 1,
+            Focus::DiskLoss | Focus::WriteCache => rng.u8(2..=copies),
+            _ if rng.bool() => copies / 2 + 1,
+            _ => rng.u8(1..=copies),
+        };
+        let read_quorum = if focus == Focus::Available { 1 } else { copies + 1 - write_quorum };
         let quorum = QuorumConfig { replication_factor: copies, write_quorum, read_quorum };
         let mut replication = Replication::new(quorum);
-        if racks > 1 && copies >= 2 && nodes >= racks && rng.bool() {
+        let spread = focus == Focus::Scopes || rng.bool();
+        if racks > 1 && copies >= 2 && nodes >= racks && spread && focus != Focus::Lossy {
             replication.across.insert(Scope::Rack, 2);
+            // Without it, what a machine loses is more than one copy, unless it has but one disk.
+            if shards == 1 && rng.bool() {
+                replication.across.remove(&Scope::Node);
+            }
         }
-        if rng.u8(..) < 80 {
+        let cached = rng.u8(..) < 80;
+        if focus == Focus::WriteCache || (cached && matches!(focus, Focus::Any | Focus::Succession | Focus::Scopes)) {
             replication.durability = Durability::WriteCache;
         }
+        let idempotent = rng.u8(..) < 200;
         Self {
             replication,
+            nodeset_size: (rng.u8(..) < 40).then(|| rng.u8(copies..=copies + 2)),
             partitions: rng.u32(1..=2),
-            idempotent: rng.u8(..) < 200,
+            idempotent,
+            acks: match rng.u8(0..10) {
+                0 if !idempotent => Acks::One,
+                1 => Acks::All,
+                _ => Acks::Quorum,
+            },
             writers: rng.u16(1..=2),
             records: rng.u64(50..=400),
         }
     }
 
     pub(crate) fn attributes(&self) -> LogAttributes {
-        LogAttributes::new(self.replication.clone())
+        LogAttributes { nodeset_size: self.nodeset_size, ..LogAttributes::new(self.replication.clone()) }
     }
 }
 
 impl Troubles {
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(rng: &mut Rng, focus: Focus) -> Self {
         let mut weight = |chance: u8, weight: u32| if rng.u8(..) < chance { rng.u32(1..=weight) } else { 0 };
-        Self {
+        let troubles = Self {
             kill: weight(150, 8),
             power: weight(120, 6),
             pause: weight(120, 6),
@@ -121,6 +226,24 @@ impl Troubles {
             break_connection: weight(120, 8),
             new_reader: weight(150, 4),
             false_alarm: weight(100, 4),
+            replace_disk: weight(60, 3),
+            lose_index: weight(50, 3),
+            read_errors: weight(60, 3),
+            disk_full: weight(40, 2),
+            trim: weight(80, 3),
+            renew: weight(80, 4),
+            change_log: weight(60, 2),
+            clock_jump: weight(60, 2),
+            gone: weight(30, 1),
+        };
+        match focus {
+            Focus::Any | Focus::Scopes => troubles,
+            Focus::Calm => Self { new_reader: 1, renew: troubles.renew, trim: troubles.trim, ..Self::default() },
+            Focus::Succession => Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 0, ..troubles },
+            Focus::WriteCache => Self { power: 8, kill: 4, isolate: 3, ..troubles },
+            Focus::DiskLoss => Self { replace_disk: 8, kill: 3, isolate: 4, ..troubles },
+            Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
+            Focus::Available => Self { replace_disk: 0, gone: 0, isolate: 6, cut: 6, false_alarm: 4, ..troubles },
         }
     }
 }

@@ -6,21 +6,25 @@ use std::time::Duration;
 
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
-    Activate, Command, Decide, DecideError, Decision, MissingCopies, RecordUnderReplicated, RegisterNode, Response,
+    Activate, Command, Decide, DecideError, Decision, MissingCopies, Partition, RecordUnderReplicated, RegisterNode, Response,
     Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
 };
-use dlog_proto::wire::{AliveNode, EpochEnd, Liveness, Release, Seal};
+use dlog_proto::bugs::{Bug, bug};
+use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Release, Seal};
 use dlog_proto::{
-    ClusterId, End, Epoch, Esn, Location, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
+    ClusterId, End, Epoch, Esn, Location, Lsn, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
 };
 use dlog_sequencer::{AppendRequest, Host, HostOutput, Output, Proposal, Settings, Token};
 use dlog_storage_node::Start;
 
 use crate::context::Context;
+use crate::ledger::{Claim, Copies};
 use crate::message::{Lane, Message};
 use crate::network::Address;
 use crate::shard::{Medium, Shard, ShardTimer};
 
+/// How long too few shards may take writes before another nodeset is asked for.
+const NODESET_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a proposal waits for its answer before it is sent again.
 const PROPOSAL_RETRY: Duration = Duration::from_millis(150);
 
@@ -40,6 +44,7 @@ struct Origin {
     partition: PartitionUid,
     round: u32,
     batch: u64,
+    acks: Acks,
 }
 
 #[derive(Debug)]
@@ -69,12 +74,19 @@ pub(crate) struct Process {
     next_token: u64,
     pending: BTreeMap<RequestId, Pending>,
     next_request: u64,
+    /// Leases that are asked for: how long, and when next.
+    lease: Option<(Duration, Time)>,
+    /// Up to where each partition's trim was told to the shards.
+    trims: BTreeMap<PartitionUid, Lsn>,
 }
 
 impl Server {
     /// Starts a process. What its disks say may be a violation.
     pub(crate) fn start(&mut self, cx: &mut Context<'_>, cluster: ClusterId, settings: &Arc<Settings>) {
-        let id = ProcessId(cx.rng.cores.u128(..));
+        let mut id = ProcessId(cx.rng.cores.u128(..));
+        if bug(Bug::RequestIdsRepeat) {
+            id = ProcessId(self.node.0.into());
+        }
         let start = Start { boot_id: self.boot, now_ms: cx.now_ms, random: cx.rng.cores.u64(..) };
         let mut process = Process {
             id,
@@ -93,12 +105,16 @@ impl Server {
             next_token: 0,
             pending: BTreeMap::new(),
             next_request: 0,
+            lease: settings.lease.map(|lease| (lease, Time::ZERO)),
+            trims: BTreeMap::new(),
         };
-        for (index, medium) in self.media.iter().enumerate() {
+        for (index, medium) in self.media.iter_mut().enumerate() {
             let index = index as u16;
             let Some(incarnation) = medium.incarnation else { continue };
             let shard = ShardId { node: self.node, shard: index };
-            match Shard::open(medium, cluster, shard, incarnation, start) {
+            let opened = Shard::open(medium, cluster, shard, incarnation, start, &mut cx.history.ledger);
+            (medium.unsynced, medium.lost_power) = (Vec::new(), false);
+            match opened {
                 Ok((opened, lost_write_cache)) => {
                     process.shards.insert(index, opened);
                     if lost_write_cache {
@@ -179,6 +195,7 @@ impl Server {
         let registered = self.process.as_ref().is_some_and(|p| p.registered);
         if let Some(process) = &mut self.process {
             process.retry_proposals(cx);
+            process.ask_lease(cx);
             process.pump(cx);
         }
         if !registered && self.process.as_ref().is_some_and(|p| p.pending.is_empty()) {
@@ -189,7 +206,8 @@ impl Server {
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let process = self.process.as_ref()?;
         let proposals = process.pending.values().map(|p| p.sent_at + PROPOSAL_RETRY).min();
-        process.host.next_timeout().into_iter().chain(proposals).min()
+        let lease = process.lease.map(|(_, at)| at);
+        process.host.next_timeout().into_iter().chain(proposals).chain(lease).min()
     }
 }
 
@@ -206,6 +224,15 @@ impl Process {
         let request = RequestId { process: self.id, counter: self.next_request };
         self.pending.insert(request, Pending { command: command.clone(), sent_at: cx.now });
         cx.send(Address::Metadata, Lane::Control, Message::Propose { request, command });
+    }
+
+    fn ask_lease(&mut self, cx: &mut Context<'_>) {
+        if let Some((lease, at)) = &mut self.lease
+            && *at <= cx.now
+        {
+            *at = cx.now + *lease / 3;
+            cx.send(Address::Metadata, Lane::Control, Message::Heartbeat(self.id, cx.now));
+        }
     }
 
     fn retry_proposals(&mut self, cx: &mut Context<'_>) {
@@ -227,7 +254,7 @@ impl Process {
             let shard = ShardId { node: self.node, shard: given.index };
             if medium.incarnation.is_none() {
                 medium.incarnation = Some(given.incarnation);
-                match Shard::open(medium, self.cluster, shard, given.incarnation, self.start) {
+                match Shard::open(medium, self.cluster, shard, given.incarnation, self.start, &mut cx.history.ledger) {
                     Ok((opened, _)) => drop(self.shards.insert(given.index, opened)),
                     Err(why) => cx.violation(why),
                 }
@@ -261,12 +288,11 @@ impl Process {
 
     fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
-            Message::Append { partition, round, batch, bytes } => {
+            Message::Append { partition, round, batch, acks, bytes } => {
                 self.next_token += 1;
                 let token = Token(self.next_token);
-                self.origins.insert(token, Origin { writer: from, partition, round, batch });
-                let request =
-                    AppendRequest { token, acks: dlog_proto::wire::Acks::Quorum, with_offset: false, batch: bytes };
+                self.origins.insert(token, Origin { writer: from, partition, round, batch, acks });
+                let request = AppendRequest { token, acks, with_offset: false, batch: bytes };
                 self.host.handle_append(cx.now, cx.now_ms, partition, request);
             }
             Message::Stored(answer) => self.host.handle_stored(cx.now, &answer),
@@ -275,6 +301,11 @@ impl Process {
             Message::Fetched(answer, block) => self.host.handle_fetched(cx.now, &answer, block),
             Message::ProducersRead(answer, table) => self.host.handle_producers(&answer, table.as_ref()),
             Message::View { state, alive } => self.handle_view(cx, *state, alive),
+            Message::Lease(at) => {
+                if let Some((lease, _)) = self.lease {
+                    self.host.handle_lease(at + lease);
+                }
+            }
             message => self.handle_shard_message(cx, from, message),
         }
     }
@@ -320,9 +351,29 @@ impl Process {
             let assigned = self.registered && candidates.assign(&self.state, uid) == Some(self.node);
             self.host.handle_assigned(uid, assigned);
             if let Some((epoch, ..)) = newest.filter(|(_, _, process)| *process != self.id) {
-                self.host.handle_superseded(uid, epoch);
+                self.host.handle_superseded(cx.now, uid, epoch);
             }
         }
+        self.host.retry_assigned();
+        self.host.renew_stalled(cx.now, NODESET_PATIENCE);
+        self.tell_trims(cx);
+    }
+
+    fn tell_trims(&mut self, cx: &mut Context<'_>) {
+        let known = |(uid, partition): (PartitionUid, &Arc<Partition>)| (uid, partition.trim);
+        let trims: Vec<(PartitionUid, Lsn)> = self.state.partitions().map(known).collect();
+        for (partition, trim) in trims {
+            if self.registered && self.trims.get(&partition).is_none_or(|told| *told < trim) {
+                self.trims.insert(partition, trim);
+                self.shards.values_mut().for_each(|shard| shard.handle_trim(cx, partition, trim));
+            }
+        }
+    }
+
+    /// Gives way to a new epoch of a partition that this process sequences.
+    pub(crate) fn renew(&mut self, cx: &mut Context<'_>, partition: PartitionUid) {
+        self.host.handle_renew(partition);
+        self.pump(cx);
     }
 
     fn handle_proposed(&mut self, cx: &mut Context<'_>, request: RequestId, state: &State, response: Response) {
@@ -364,7 +415,7 @@ impl Process {
             Err(DecideError::AlreadyDecided { end, .. }) => {
                 end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })
             }
-            Err(DecideError::Stale { newest, .. }) => return self.host.handle_superseded(partition, newest),
+            Err(DecideError::Stale { newest, .. }) => return self.host.handle_superseded(cx.now, partition, newest),
             Err(error) => return cx.violation(format!("a decision was refused: {error}")),
         };
         let End { last_esn, authoritative } = end;
@@ -386,7 +437,7 @@ impl Process {
         self.propose(cx, Command::Activate(Activate { sequencer, process, partitions, planned }));
     }
 
-    fn carry_out(&mut self, cx: &mut Context<'_>, partition: PartitionUid, _epoch: Epoch, output: Output) {
+    fn carry_out(&mut self, cx: &mut Context<'_>, partition: PartitionUid, epoch: Epoch, output: Output) {
         let to = |shard: ShardId| Address::Server(shard.node.0);
         match output {
             Output::Store { store, block } => cx.send(to(store.shard), Lane::Store, Message::Store(store, block)),
@@ -398,13 +449,23 @@ impl Process {
             Output::Fetch(fetch) => cx.send(to(fetch.shard), Lane::Store, Message::Fetch(fetch)),
             Output::ReadProducers(read) => cx.send(to(read.shard), Lane::Store, Message::ReadProducers(read)),
             Output::Release { to: shards, release } => {
+                let PartitionRelease { released, settled, .. } = release;
+                for EpochEnd { epoch, last_esn, authoritative } in &release.ends {
+                    let (epoch, last_esn, authoritative) = (*epoch, *last_esn, *authoritative);
+                    cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative });
+                }
+                cx.claim(Claim::Released { partition, released, settled });
                 for ShardRef { shard, incarnation } in shards {
                     let release = Release { shard, incarnation, partitions: vec![release.clone()] };
                     cx.send(to(shard), Lane::Store, Message::Release(release));
                 }
             }
             Output::Reply { token, outcome } => {
-                if let Some(Origin { writer, partition, round, batch }) = self.origins.remove(&token) {
+                if let Some(Origin { writer, partition, round, batch, acks }) = self.origins.remove(&token) {
+                    if let Ok(ok) = &outcome {
+                        let copies = if acks == Acks::One { Copies::One } else { Copies::Quorum };
+                        cx.claim(Claim::Acknowledged { partition, lsn: ok.lsn, by: epoch, copies });
+                    }
                     let appended = Message::Appended { partition, round, batch, outcome };
                     cx.send(writer, Lane::Append(partition), appended);
                 }

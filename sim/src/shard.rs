@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::block::Block;
+use dlog_proto::block::{Block, BlockKind};
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::wire::{
     FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers, ReadStarted, ReadStatus, Sealed, StartRead,
+    Store, StoreAnswer, StoreRefusal,
 };
 use dlog_proto::{ClusterId, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::disk::simulated::SimulatedDisk;
-use dlog_storage_node::entry::EntrySeq;
+use dlog_storage_node::entry::{Entry, EntrySeq, StoredBlock};
 use dlog_storage_node::index::memory::MemoryKv;
 use dlog_storage_node::read::{Found, Reader};
 use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
 use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 
 use crate::context::Context;
+use crate::ledger::{Claim, Ledger, Placed};
 use crate::message::{Lane, Message};
 use crate::network::Address;
 
@@ -28,6 +30,18 @@ pub(crate) struct Medium {
     pub index: MemoryKv,
     /// Given by the metadata tier when the disk was formatted.
     pub incarnation: Option<Incarnation>,
+    /// What the last process had written and not synced, and whether the power failed since.
+    pub unsynced: Vec<Tracked>,
+    pub lost_power: bool,
+}
+
+/// A block or placement on its way to the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Tracked {
+    seq: EntrySeq,
+    partition: PartitionUid,
+    first: Lsn,
+    placed: Placed,
 }
 
 /// Something that the shard wants to happen later.
@@ -50,6 +64,9 @@ pub(crate) struct Shard {
     syncing: Option<EntrySeq>,
     sync_wanted: bool,
     flush_due: bool,
+    tracked: Vec<Tracked>,
+    /// There is no room for blocks.
+    pub full: bool,
     streams: BTreeMap<(Address, u64), ReadStream>,
 }
 
@@ -64,13 +81,14 @@ impl Shard {
         shard: ShardId,
         incarnation: Incarnation,
         start: Start,
+        ledger: &mut Ledger,
     ) -> Result<(Self, bool), String> {
         let identity = Identity { cluster, shard, incarnation };
         let disk = Arc::new(medium.disk.clone());
         let opened = Engine::open(EngineConfig::small(), disk, &medium.index, identity, start);
         let (engine, recovered) = opened.map_err(|error| format!("{shard}: {error}"))?;
         let reader = engine.reader();
-        let shard = Self {
+        let mut shard = Self {
             core: ShardCore::new(shard, incarnation),
             engine,
             reader,
@@ -79,12 +97,74 @@ impl Shard {
             syncing: None,
             sync_wanted: false,
             flush_due: false,
+            tracked: Vec::new(),
+            full: false,
             streams: BTreeMap::new(),
         };
+        shard.track_again(medium, ledger);
         if recovered.new_losses > 0 {
             return Err(format!("{identity:?} lost durable data: {:?}", recovered.losses));
         }
         Ok((shard, recovered.lost_write_cache))
+    }
+
+    /// What of the last process's writes is on the disk: after a loss of power whatever is there, otherwise all of it after a sync.
+    fn track_again(&mut self, medium: &Medium, ledger: &mut Ledger) {
+        let me = self.shard_ref();
+        for tracked in &medium.unsynced {
+            if !medium.lost_power {
+                self.tracked.push(Tracked { seq: EntrySeq(0), ..tracked.clone() });
+                continue;
+            }
+            let (epoch, first_esn) = (tracked.first.epoch(), tracked.first.esn());
+            if let Ok(Found::Block(stored)) = self.reader.fetch(tracked.partition, epoch, first_esn) {
+                let StoredBlock { placement, .. } = stored;
+                let placed = Placed { version: placement.version, copyset: placement.copyset };
+                ledger.note_durable(tracked.partition, tracked.first, me, placed);
+            }
+        }
+    }
+
+    /// What is written and not synced.
+    pub(crate) fn take_tracked(&mut self) -> Vec<Tracked> {
+        std::mem::take(&mut self.tracked)
+    }
+
+    fn track(&mut self, cx: &mut Context<'_>, seq: EntrySeq, entry: &Entry) {
+        let ledger = &mut cx.history.ledger;
+        let (partition, first, placement) = match entry {
+            Entry::Block { placement, block } if block.header().kind == BlockKind::Records => {
+                let header = block.header();
+                ledger.note_cached(header.partition, header.first_lsn(), header.last_lsn(), self.shard_ref());
+                (header.partition, header.first_lsn(), placement)
+            }
+            Entry::Amend { partition, epoch, first_esn, placement } => {
+                (*partition, Lsn::new(*epoch, *first_esn), placement)
+            }
+            _ => return,
+        };
+        let placed = Placed { version: placement.version, copyset: placement.copyset.clone() };
+        self.tracked.push(Tracked { seq, partition, first, placed });
+    }
+
+    fn note_synced(&mut self, cx: &mut Context<'_>, durable: EntrySeq) {
+        let me = self.shard_ref();
+        let (synced, rest) = std::mem::take(&mut self.tracked).into_iter().partition(|t| t.seq <= durable);
+        self.tracked = rest;
+        let synced: Vec<Tracked> = synced;
+        for Tracked { partition, first, placed, .. } in synced {
+            cx.history.ledger.note_durable(partition, first, me, placed);
+        }
+    }
+
+    /// The metadata tier has let go of records.
+    pub(crate) fn handle_trim(&mut self, cx: &mut Context<'_>, partition: PartitionUid, upto: Lsn) {
+        self.core.handle_trim(partition, upto);
+        self.pump(cx);
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.core.is_failed()
     }
 
     pub(crate) fn set_incomplete_before(&mut self, revision: u64) {
@@ -98,6 +178,7 @@ impl Shard {
     /// Handles a message for this shard.
     pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
+            Message::Store(store, block) if self.full => self.refuse(cx, from, &store, &block),
             Message::Store(store, block) => self.core.handle_store(asker(from), store, block),
             Message::Amend(amend) => self.core.handle_amend(asker(from), amend),
             Message::Seal(seal) => self.core.handle_seal(asker(from), seal),
@@ -111,14 +192,34 @@ impl Shard {
         self.pump(cx);
     }
 
+    fn refuse(&self, cx: &mut Context<'_>, from: Address, store: &Store, block: &Block) {
+        let header = block.header();
+        let answer = StoreAnswer {
+            shard: store.shard,
+            incarnation: store.incarnation,
+            partition: header.partition,
+            epoch: header.epoch,
+            first_esn: header.first_esn,
+            snapshot: header.kind == BlockKind::ProducerSnapshot,
+            version: store.placement.version,
+            result: Err(StoreRefusal::NoSpace),
+        };
+        cx.send(from, Lane::Store, Message::Stored(answer));
+    }
+
     /// A reader is gone.
     pub(crate) fn stop_reads(&mut self, reader: Address) {
         self.streams.retain(|(address, _), _| *address != reader);
     }
 
     fn start_read(&mut self, cx: &mut Context<'_>, from: Address, number: u64, request: StartRead) {
-        if request.incarnation != self.core.incarnation() {
-            let (shard, version, status) = (self.core.shard(), request.version, ReadStatus::Incarnation);
+        let refusal = match () {
+            () if self.core.is_failed() => Some(ReadStatus::Disabled),
+            () if request.incarnation != self.core.incarnation() => Some(ReadStatus::Incarnation),
+            () => None,
+        };
+        if let Some(status) = refusal {
+            let (shard, version) = (self.core.shard(), request.version);
             let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
             return cx.send(from, Lane::Read(shard), Message::ReadStarted(number, started));
         }
@@ -187,6 +288,11 @@ impl Shard {
                 Err(_) => self.core.handle_load_failed(partition),
             },
             Output::Submit { seq, entry, sync } => {
+                self.track(cx, seq, &entry);
+                if let Entry::Partition(meta) = &entry {
+                    let released = self.core.partition(meta.partition).map_or(Lsn::ZERO, |state| state.released());
+                    cx.claim(Claim::Trimmed { trim: meta.trim, released });
+                }
                 if self.engine.append(&[entry]).is_err() {
                     return self.core.handle_failed();
                 }
@@ -222,6 +328,7 @@ impl Shard {
         let mut moved = false;
         let shard = self.core.shard();
         let lane = Lane::Read(shard);
+        let mut failed = Vec::new();
         for ((reader, number), stream) in &mut self.streams {
             let (reader, number) = (*reader, *number);
             while let Some(output) = stream.poll_output() {
@@ -233,11 +340,19 @@ impl Shard {
                     }
                     ReadOutput::Claim(claim) => cx.send(reader, lane, Message::ReadClaim(number, shard, claim)),
                     ReadOutput::Read { version, partition, from, upto, len_max } => {
-                        let chunk = self.reader.read(partition, from, upto, len_max).unwrap_or_default();
-                        stream.handle_chunk(version, chunk);
+                        match self.reader.read(partition, from, upto, len_max) {
+                            Ok(chunk) => stream.handle_chunk(version, chunk),
+                            Err(_) => failed.push((reader, number, version)),
+                        }
                     }
                 }
             }
+        }
+        for (reader, number, version) in failed {
+            self.streams.remove(&(reader, number));
+            let started =
+                ReadStarted { shard, version, status: ReadStatus::Disabled, released: Lsn::ZERO, trim: Lsn::ZERO };
+            cx.send(reader, lane, Message::ReadStarted(number, started));
         }
         moved
     }
@@ -263,6 +378,9 @@ impl Shard {
                     self.core.handle_failed();
                 }
                 let durable = self.syncing.take().unwrap_or_default();
+                if !self.core.is_failed() {
+                    self.note_synced(cx, durable);
+                }
                 self.core.handle_progress(self.written, durable);
                 if cx.rng.disk.u8(..) < 16 && self.engine.upkeep(cx.now_ms).is_err() {
                     self.core.handle_failed();

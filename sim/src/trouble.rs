@@ -6,7 +6,7 @@ use dlog_proto::Durability;
 use fastrand::Rng;
 
 use crate::network::Address;
-use crate::scenario::{Scenario, Troubles};
+use crate::scenario::{Focus, LogPlan, Scenario};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Trouble {
@@ -51,26 +51,82 @@ pub(crate) enum Trouble {
     FalseAlarm {
         server: u16,
     },
+    /// A disk is replaced by an empty one.
+    ReplaceDisk {
+        server: u16,
+        shard: u16,
+        back_after: Duration,
+    },
+    /// The index is lost, the segments are not.
+    LoseIndex {
+        server: u16,
+        back_after: Duration,
+    },
+    /// The next reads from a disk fail.
+    ReadErrors {
+        server: u16,
+        shard: u16,
+        times: u64,
+    },
+    /// No new files can be made on a server's disks.
+    DiskFull {
+        server: u16,
+        for_: Duration,
+    },
+    /// Somebody lets go of records.
+    Trim {
+        log: usize,
+        partition: u32,
+        /// How far, of what is released.
+        share: f64,
+    },
+    /// Somebody asks for a new epoch.
+    Renew {
+        log: usize,
+        partition: u32,
+    },
+    /// A log's nodeset or write quorum becomes another.
+    ChangeLog {
+        log: usize,
+        dice: u8,
+    },
+    ClockJump {
+        server: u16,
+        ms: i64,
+    },
+    /// A server goes and does not come back.
+    Gone {
+        server: u16,
+    },
 }
 
 impl Trouble {
-    /// The next trouble of a run; `None` if there is to be none. `powers_left`: power losses that may still happen.
-    pub(crate) fn draw(rng: &mut Rng, scenario: &Scenario, powers_left: u32) -> Option<Self> {
-        let Troubles {
-            kill,
+    /// The next trouble of a run; `None` if there is to be none.
+    pub(crate) fn draw(rng: &mut Rng, scenario: &Scenario, losses: &Losses) -> Option<Self> {
+        let t = &scenario.troubles;
+        let power = if losses.powers == 0 { 0 } else { t.power };
+        let (replace, gone) = if losses.disks == 0 { (0, 0) } else { (t.replace_disk, t.gone) };
+        let weights = [
+            t.kill,
             power,
-            pause,
-            cut,
-            isolate,
-            metadata_away,
-            slow_disk,
-            break_connection,
-            new_reader,
-            false_alarm,
-        } = scenario.troubles;
-        let power = if powers_left == 0 { 0 } else { power };
-        let weights =
-            [kill, power, pause, cut, isolate, metadata_away, slow_disk, break_connection, new_reader, false_alarm];
+            t.pause,
+            t.cut,
+            t.isolate,
+            t.metadata_away,
+            t.slow_disk,
+            t.break_connection,
+            t.new_reader,
+            t.false_alarm,
+            replace,
+            t.lose_index,
+            t.read_errors,
+            t.disk_full,
+            t.trim,
+            t.renew,
+            t.change_log,
+            t.clock_jump,
+            gone,
+        ];
         let total: u32 = weights.iter().sum();
         if total == 0 {
             return None;
@@ -82,28 +138,38 @@ impl Trouble {
             hit
         })?;
         let server = rng.u16(1..=scenario.nodes);
-        let mut ms = |max: u64| Duration::from_millis(rng.u64(1..=max));
+        let shard = rng.u16(0..scenario.shards);
+        let log = rng.usize(0..scenario.logs.len());
+        let partition = rng.u32(0..scenario.logs[log].partitions);
+        let ms = |rng: &mut Rng, max: u64| Duration::from_millis(rng.u64(1..=max));
         Some(match kind {
-            0 => Self::Kill { server, back_after: ms(1500) },
-            1 => Self::Power { server, back_after: ms(1500) },
-            2 => Self::Pause { server, for_: ms(1500) },
+            0 => Self::Kill { server, back_after: ms(rng, 1500) },
+            1 => Self::Power { server, back_after: ms(rng, 1500) },
+            2 => Self::Pause { server, for_: ms(rng, 1500) },
             3 => {
-                let for_ = ms(1500);
+                let for_ = ms(rng, 1500);
                 let (from, to) = pair(rng, scenario);
+                let (from, to) = if rng.bool() { (from, to) } else { (to, from) };
                 Self::Cut { from, to, both: rng.bool(), for_ }
             }
-            4 => Self::Isolate { server, for_: ms(1500) },
-            5 => Self::MetadataAway { for_: ms(800) },
-            6 => Self::SlowDisk { server, for_: ms(1500) },
+            4 => Self::Isolate { server, for_: ms(rng, 1500) },
+            5 => Self::MetadataAway { for_: ms(rng, 800) },
+            6 => Self::SlowDisk { server, for_: ms(rng, 1500) },
             7 => {
                 let (a, b) = pair(rng, scenario);
                 Self::BreakConnection { a, b }
             }
-            8 => {
-                let log = rng.usize(0..scenario.logs.len());
-                Self::NewReader { log, partition: rng.u32(0..scenario.logs[log].partitions) }
-            }
-            _ => Self::FalseAlarm { server },
+            8 => Self::NewReader { log, partition },
+            9 => Self::FalseAlarm { server },
+            10 => Self::ReplaceDisk { server, shard, back_after: ms(rng, 800) },
+            11 => Self::LoseIndex { server, back_after: ms(rng, 800) },
+            12 => Self::ReadErrors { server, shard, times: rng.u64(1..=20) },
+            13 => Self::DiskFull { server, for_: ms(rng, 1500) },
+            14 => Self::Trim { log, partition, share: rng.f64() },
+            15 => Self::Renew { log, partition },
+            16 => Self::ChangeLog { log, dice: rng.u8(..) },
+            17 => Self::ClockJump { server, ms: rng.i64(-3_600_000..=3_600_000) },
+            _ => Self::Gone { server },
         })
     }
 }
@@ -120,9 +186,39 @@ fn pair(rng: &mut Rng, scenario: &Scenario) -> (Address, Address) {
     (Address::Server(server), other)
 }
 
-/// How many power losses a run may have without losing by right what was acknowledged from memory: fewer than every
-/// write-cached log's write quorum. Logs that sync lose nothing by any number of them.
-pub(crate) fn powers_allowed(scenario: &Scenario) -> u32 {
-    let cached = scenario.logs.iter().filter(|log| log.replication.durability == Durability::WriteCache);
-    cached.map(|log| u32::from(log.replication.quorum.write_quorum) - 1).min().unwrap_or(u32::MAX)
+/// What a run may still lose without losing by right what was acknowledged: fewer disks than every log's write quorum; of
+/// power losses as many as there are, unless a log acknowledges from memory. Runs that may lose by right lose what they like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Losses {
+    pub powers: u32,
+    pub disks: u32,
+}
+
+impl Losses {
+    pub(crate) fn allowed(scenario: &Scenario) -> Self {
+        let spare = |log: &LogPlan| u32::from(log.replication.quorum.write_quorum) - 1;
+        let is_cached = |log: &&LogPlan| log.replication.durability == Durability::WriteCache;
+        let powers = scenario.logs.iter().filter(is_cached).map(spare).min().unwrap_or(u32::MAX);
+        let disks = match scenario.focus {
+            Focus::Lossy => 3,
+            Focus::Available => 0,
+            _ => scenario.logs.iter().map(spare).min().unwrap_or_default(),
+        };
+        Self { powers, disks }
+    }
+
+    /// A machine lost what it had in memory only.
+    pub(crate) fn lose_power(&mut self) {
+        if self.powers != u32::MAX {
+            self.powers = self.powers.saturating_sub(1);
+            self.disks = self.disks.min(self.powers);
+        }
+    }
+
+    pub(crate) fn lose_disk(&mut self) {
+        self.disks = self.disks.saturating_sub(1);
+        if self.powers != u32::MAX {
+            self.powers = self.powers.min(self.disks);
+        }
+    }
 }

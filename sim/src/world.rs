@@ -1,25 +1,29 @@
 //! The world of a run: everybody in it, the queue of what is to happen, and the rules by which it happens.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::{ClusterId, Lsn, NodeId, PartitionUid, ProcessId, Time, TimestampMs};
+use dlog_proto::{
+    ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs,
+};
 use dlog_sequencer::Settings;
+use dlog_storage_node::disk::simulated::{Fault, Operation};
 
 use crate::context::{Context, Effect};
 use crate::history::History;
+use crate::invariants;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::network::{Address, Delivery, Later, Network};
 use crate::reader::Reader;
-use crate::scenario::Scenario;
+use crate::scenario::{Focus, Scenario};
 use crate::seed::Streams;
 use crate::server::Server;
 use crate::shard::{Medium, ShardTimer};
 use crate::trace::Trace;
-use crate::trouble::{Trouble, powers_allowed};
+use crate::trouble::{Losses, Trouble};
 use crate::writer::Writer;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
@@ -28,6 +32,8 @@ pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
 const RECONNECT: Duration = Duration::from_millis(30);
 /// How often nodes are told how things stand, if something changed.
 const VIEWS: Duration = Duration::from_millis(5);
+/// How long a sequencer of a log that prefers availability may rely on what it was told.
+const LEASE: Duration = Duration::from_millis(300);
 /// What a sync takes on a slow disk, at most.
 const SLOW_SYNC: Duration = Duration::from_millis(300);
 
@@ -64,6 +70,7 @@ pub(crate) enum Event {
     Mend(Address, Address),
     MetadataBack,
     DiskBack(u16),
+    DiskRoom(u16),
     NextTrouble,
 }
 
@@ -89,7 +96,11 @@ pub(crate) struct World {
     wakes: BTreeMap<Address, Time>,
     /// Trouble goes on.
     pub troubled: bool,
-    powers_left: u32,
+    losses: Losses,
+    /// Servers that are gone for good.
+    gone: BTreeSet<u16>,
+    /// By how much servers' wall clocks are off, in milliseconds.
+    clocks: BTreeMap<u16, i64>,
     next_reader: u16,
 }
 
@@ -121,9 +132,17 @@ impl World {
     pub(crate) fn new(mut rng: Streams, scenario: Scenario, trace: Trace) -> Self {
         let mut settings = Settings { snapshot_time: Duration::from_millis(500), ..Settings::default() };
         if let Some(esn_max) = scenario.esn_max {
-            settings.esn_max = dlog_proto::Esn(esn_max);
+            settings.esn_max = Esn(esn_max);
         }
         settings.straggler_timeout = Duration::from_millis(rng.topology.u64(50..=2_000));
+        if let Some(window_bytes_max) = scenario.window_bytes_max {
+            settings.window_bytes_max = window_bytes_max;
+        }
+        // A block of a few batches only: more of them are on their way at a time.
+        settings.block_len_target = rng.topology.usize(100..=2_000);
+        settings.sticky_bytes = rng.topology.usize(500..=20_000);
+        settings.greylist = Duration::from_millis(rng.topology.u64(100..=2_000));
+        settings.lease = (scenario.focus == Focus::Available).then_some(LEASE);
         let server = |node: u16| {
             let rack = node % scenario.racks;
             let server = Server {
@@ -154,7 +173,9 @@ impl World {
             slow: BTreeMap::new(),
             wakes: BTreeMap::new(),
             troubled: false,
-            powers_left: powers_allowed(&scenario),
+            losses: Losses::allowed(&scenario),
+            gone: BTreeSet::new(),
+            clocks: BTreeMap::new(),
             next_reader: 0,
             scenario,
         }
@@ -227,6 +248,7 @@ impl World {
             Event::Mend(a, b) => self.mend(a, b),
             Event::MetadataBack => self.metadata.available = true,
             Event::DiskBack(server) => drop(self.slow.remove(&server)),
+            Event::DiskRoom(server) => self.set_full(server, false),
             Event::NextTrouble => self.next_trouble(),
         }
     }
@@ -239,14 +261,20 @@ impl World {
 
     fn with(&mut self, me: Address, act: impl FnOnce(&mut Actors<'_>, &mut Context<'_>)) {
         let mut effects = Vec::new();
-        let now_ms = self.now_ms();
+        let clock = match me {
+            Address::Server(server) => self.clocks.get(&server).copied().unwrap_or_default(),
+            _ => 0,
+        };
+        let now_ms = self.now_ms() + clock;
         {
             let Self { now, servers, writers, readers, metadata, network, rng, history, slow, scenario, .. } = self;
             let slow = matches!(me, Address::Server(n) if slow.contains_key(&n));
             let network = &*network;
             let is_up = move |to| network.is_up(me, to);
             let sync_max = if slow { SLOW_SYNC } else { scenario.sync_max };
-            let mut cx = Context { now: *now, now_ms, rng, history, sync_max, effects: &mut effects, is_up: &is_up };
+            let (calm, may_lose) = (scenario.focus == Focus::Calm, scenario.may_lose());
+            let effects = &mut effects;
+            let mut cx = Context { now: *now, now_ms, rng, history, sync_max, calm, may_lose, effects, is_up: &is_up };
             act(&mut Actors { servers, writers, readers, metadata }, &mut cx);
         }
         self.carry_out(me, effects);
@@ -266,6 +294,12 @@ impl World {
                     let Address::Server(server) = me else { continue };
                     let Some(process) = self.servers[&server].process.as_ref().map(|p| p.id) else { continue };
                     self.schedule(after, Event::ShardTimer { server, process, shard, timer });
+                }
+                Effect::Claim(claim) => {
+                    let checked = invariants::check_claim(&mut self.history.ledger, &self.metadata.state, claim);
+                    if let Err(why) = checked {
+                        self.violations.push(format!("at {} {me:?}: {why}", show(self.now)));
+                    }
                 }
                 Effect::Violation(what) => self.violations.push(format!("at {} {me:?}: {what}", show(self.now))),
             }
@@ -421,7 +455,7 @@ impl World {
     // ---- processes
 
     fn start(&mut self, server: u16) {
-        if self.servers[&server].process.is_some() {
+        if self.servers[&server].process.is_some() || self.gone.contains(&server) {
             return;
         }
         let settings = self.settings.clone();
@@ -434,11 +468,13 @@ impl World {
         self.paused.remove(&server);
         self.wakes.remove(&Address::Server(server));
         let s = self.servers.get_mut(&server).expect("a server of the run");
-        if s.process.take().is_none() {
-            return;
-        }
-        for medium in &s.media {
+        let Some(mut process) = s.process.take() else { return };
+        for (index, medium) in s.media.iter_mut().enumerate() {
+            if let Some(shard) = process.shards.get_mut(&(index as u16)) {
+                medium.unsynced = shard.take_tracked();
+            }
             if power {
+                medium.lost_power = true;
                 medium.disk.crash(&mut self.rng.disk);
                 medium.index.crash(&mut self.rng.disk);
             } else {
@@ -476,7 +512,7 @@ impl World {
         if !self.troubled {
             return;
         }
-        if let Some(trouble) = Trouble::draw(&mut self.rng.faults, &self.scenario, self.powers_left) {
+        if let Some(trouble) = Trouble::draw(&mut self.rng.faults, &self.scenario, &self.losses) {
             self.trace.trouble(self.now, &trouble);
             self.make(trouble);
         }
@@ -493,7 +529,7 @@ impl World {
             }
             Trouble::Power { server, back_after } => {
                 if self.servers[&server].process.is_some() {
-                    self.powers_left -= 1;
+                    self.losses.lose_power();
                 }
                 self.kill(server, true);
                 self.schedule(back_after, Event::Start(server));
@@ -526,6 +562,82 @@ impl World {
                 self.add_reader(partition, Lsn::FIRST);
             }
             Trouble::FalseAlarm { server } => self.suspect(server),
+            Trouble::ReplaceDisk { server, shard, back_after } => self.replace_disk(server, shard, back_after),
+            Trouble::LoseIndex { server, back_after } => {
+                self.kill(server, false);
+                self.servers[&server].media.iter().for_each(|medium| medium.index.lose());
+                self.schedule(back_after, Event::Start(server));
+            }
+            Trouble::ReadErrors { server, shard, times } => {
+                let fault = Fault { operation: Operation::Read, after: 0, times, error: Fault::EIO };
+                self.servers[&server].media[usize::from(shard)].disk.inject(fault);
+            }
+            Trouble::DiskFull { server, for_ } => {
+                self.set_full(server, true);
+                self.schedule(for_, Event::DiskRoom(server));
+            }
+            Trouble::Trim { log, partition, share } => self.trim(log, partition, share),
+            Trouble::Renew { log, partition } => self.renew(self.partitions[log][partition as usize]),
+            Trouble::ChangeLog { log, dice } => self.change_log(log, dice),
+            Trouble::ClockJump { server, ms } => drop(self.clocks.insert(server, ms)),
+            Trouble::Gone { server } => {
+                self.losses.lose_disk();
+                self.gone.insert(server);
+                self.kill(server, false);
+            }
+        }
+    }
+
+    fn set_full(&mut self, server: u16, full: bool) {
+        if let Some(process) = self.servers.get_mut(&server).and_then(|s| s.process.as_mut()) {
+            process.shards.values_mut().for_each(|shard| shard.full = full);
+        }
+    }
+
+    fn replace_disk(&mut self, server: u16, shard: u16, back_after: Duration) {
+        self.kill(server, false);
+        let medium = &mut self.servers.get_mut(&server).expect("a server of the run").media[usize::from(shard)];
+        if let Some(incarnation) = std::mem::take(medium).incarnation {
+            self.losses.lose_disk();
+            self.history.ledger.lost.insert(ShardRef { shard: ShardId::new(server, shard), incarnation });
+        }
+        self.schedule(back_after, Event::Start(server));
+    }
+
+    fn trim(&mut self, log: usize, partition: u32, share: f64) {
+        let partition = self.partitions[log][partition as usize];
+        let history = self.history.of(partition);
+        let upto = Lsn::new(history.released.epoch(), Esn((f64::from(history.released.esn().0) * share) as u32));
+        if self.metadata.available && upto > history.trim && upto.epoch() > Epoch::ZERO {
+            if let Some(trim) = self.metadata.trim(partition, upto) {
+                history.trim = history.trim.max(trim);
+            }
+            self.schedule(VIEWS, Event::Views);
+        }
+    }
+
+    fn renew(&mut self, partition: PartitionUid) {
+        let newest = self.metadata.state.partition(partition).and_then(|p| p.newest());
+        let Some((_, node, _)) = newest.filter(|(_, node, _)| !self.paused.contains_key(&node.0)) else { return };
+        self.with_server(node.0, |server, cx| {
+            if let Some(process) = &mut server.process {
+                process.renew(cx, partition);
+            }
+        });
+    }
+
+    fn change_log(&mut self, log: usize, dice: u8) {
+        let plan = &self.scenario.logs[log];
+        let quorum = plan.replication.quorum;
+        let (key, value) = if dice < 128 || !self.scenario.may_raise_quorums() {
+            ("nodeset_size", quorum.replication_factor + dice % 3)
+        } else {
+            ("write_quorum", quorum.write_quorum + dice % (quorum.replication_factor - quorum.write_quorum + 1))
+        };
+        self.metadata.change_log(&format!("log{log}"), [(key.to_owned(), Some(value.to_string()))].into());
+        self.schedule(VIEWS, Event::Views);
+        for partition in self.partitions[log].clone() {
+            self.renew(partition);
         }
     }
 
@@ -568,6 +680,12 @@ impl World {
         paused.into_iter().for_each(|server| self.resume(server));
         let servers: Vec<u16> = self.servers.keys().copied().collect();
         for server in servers {
+            self.set_full(server, false);
+            // A shard whose disk failed serves again after a restart.
+            let process = self.servers[&server].process.as_ref();
+            if process.is_some_and(|p| p.shards.values().any(|shard| shard.is_failed())) {
+                self.kill(server, false);
+            }
             self.schedule(Duration::ZERO, Event::Start(server));
         }
         self.schedule(VIEWS, Event::Views);

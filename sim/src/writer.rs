@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use dlog_client::append::core::{AppendCore, AppendSettings, Output};
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
-use dlog_proto::wire::{AppendError, AppendOk};
-use dlog_proto::{Lsn, NodeId, PartitionUid, Time};
+use dlog_proto::wire::{Acks, AppendError, AppendOk};
+use dlog_proto::{LogOffset, Lsn, NodeId, PartitionUid, Time};
 
 use crate::context::Context;
 use crate::history::{Fate, Payload};
 use crate::message::{Lane, Message};
 use crate::network::Address;
+use crate::scenario::LogPlan;
 
 /// How long an answer to who sequences a partition may take.
 const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
@@ -19,6 +20,7 @@ const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200
 pub(crate) struct Writer {
     number: u16,
     pub partition: PartitionUid,
+    acks: Acks,
     core: AppendCore,
     /// Retries are told from new records.
     idempotent: bool,
@@ -35,13 +37,18 @@ pub(crate) struct Writer {
     round: u32,
     /// When the next batch is made.
     next_at: Time,
+    /// Something was.
+    acknowledged: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(number: u16, partition: PartitionUid, idempotent: bool, left: u64) -> Self {
+    pub(crate) fn new(number: u16, partition: PartitionUid, plan: &LogPlan) -> Self {
+        let LogPlan { idempotent, acks, records: left, .. } = *plan;
         Self {
             number,
             partition,
+            acks,
+            acknowledged: false,
             core: AppendCore::new(AppendSettings::default()),
             idempotent,
             stamp: ProducerStamp { id: i64::from(number) * 1000, epoch: 0, base_sequence: 0 },
@@ -122,9 +129,9 @@ impl Writer {
                 }
                 Output::Send { round, batch, bytes } => {
                     self.round = round;
-                    let partition = self.partition;
+                    let (partition, acks) = (self.partition, self.acks);
                     if let Some(to) = self.sequencer {
-                        cx.send(to, Lane::Append(partition), Message::Append { partition, round, batch, bytes });
+                        cx.send(to, Lane::Append(partition), Message::Append { partition, round, batch, acks, bytes });
                     }
                 }
                 Output::Done { batch, outcome } => self.handle_done(cx, batch, outcome.ok()),
@@ -142,7 +149,14 @@ impl Writer {
         };
         for (i, payload) in payloads.into_iter().enumerate() {
             let lsn = Lsn(ok.lsn.0 + i as u64);
-            cx.history.of(self.partition).written.insert(payload, Fate::Acknowledged(lsn));
+            let history = cx.history.of(self.partition);
+            if let Some(offset) = ok.offset {
+                history.acked_offsets.insert(lsn, LogOffset(offset.0 + i as u64));
+            }
+            // One copy may be lost.
+            if self.acks != Acks::One {
+                history.written.insert(payload, Fate::Acknowledged(lsn));
+            }
         }
     }
 
@@ -170,6 +184,14 @@ impl Writer {
         batch: u64,
         outcome: Result<AppendOk, AppendError>,
     ) {
+        match &outcome {
+            Ok(_) => self.acknowledged = true,
+            Err(AppendError::Overloaded { .. }) => {}
+            Err(error) if cx.calm && self.acknowledged => {
+                cx.violation(format!("a calm client saw an error: {error}"));
+            }
+            Err(_) => {}
+        }
         self.core.handle_appended(cx.now, round, batch, outcome);
         self.drain(cx);
     }

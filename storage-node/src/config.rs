@@ -23,6 +23,11 @@ pub struct EngineConfig {
     pub checkpoint_bytes: u64,
     /// Writing waits for the index when what is not indexed yet takes more memory than this.
     pub unindexed_bytes_max: usize,
+    /// A full segment is written again, sorted, if the blocks of one partition lie together in it for less than this many
+    /// bytes on average. 0 for never.
+    pub sort_below_bytes: u32,
+    /// A segment is written again if less than this many percent of it are needed. 0 for never.
+    pub compact_below_percent: u8,
     /// Newly written blocks that are kept in memory for readers at the tail.
     pub recent_bytes_max: usize,
 }
@@ -37,6 +42,8 @@ impl Default for EngineConfig {
             zero_ahead_bytes: 32 << 20,
             checkpoint_bytes: 256 << 20,
             unindexed_bytes_max: 64 << 20,
+            sort_below_bytes: 256 << 10,
+            compact_below_percent: 25,
             recent_bytes_max: 16 << 20,
         }
     }
@@ -57,6 +64,8 @@ impl EngineConfig {
             zero_ahead_bytes: 0,
             checkpoint_bytes: 64 << 10,
             unindexed_bytes_max: 1 << 20,
+            sort_below_bytes: 8 << 10,
+            compact_below_percent: 25,
             recent_bytes_max: 16 << 10,
         }
     }
@@ -76,6 +85,9 @@ impl EngineConfig {
         }
         if !(4096..=Self::ENTRY_LEN_MAX).contains(&entry_len_max) {
             return Err(format!("entry_len_max is {entry_len_max}: it must be 4096 to {}", Self::ENTRY_LEN_MAX));
+        }
+        if self.compact_below_percent > 50 {
+            return Err(format!("compact_below_percent is {}: it must be 0 to 50", self.compact_below_percent));
         }
         if segment_len / 2 < entry_len_max + SegmentHeader::PAGE_LEN {
             return Err(format!("segment_len is {segment_len}: twice the longest entry ({entry_len_max}) must fit"));

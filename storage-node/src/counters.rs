@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     written_bytes: AtomicU64,
     syncs: [AtomicU64; SyncReason::ALL.len()],
     damaged_blocks: AtomicU64,
+    rewritten_bytes: AtomicU64,
 }
 
 /// What an engine counted since it was opened.
@@ -43,6 +44,8 @@ pub struct CounterValues {
     pub written_bytes: u64,
     pub syncs: [u64; SyncReason::ALL.len()],
     pub damaged_blocks: u64,
+    /// Bytes of segments that were written again, sorted or without what is not needed.
+    pub rewritten_bytes: u64,
 }
 
 impl Counters {
@@ -61,6 +64,10 @@ impl Counters {
         self.damaged_blocks.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn rewritten(&self, bytes: u64) {
+        self.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn values(&self) -> CounterValues {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterValues {
@@ -70,6 +77,7 @@ impl Counters {
             written_bytes: value(&self.written_bytes),
             syncs: self.syncs.each_ref().map(value),
             damaged_blocks: value(&self.damaged_blocks),
+            rewritten_bytes: value(&self.rewritten_bytes),
         }
     }
 }

@@ -13,18 +13,21 @@ use crate::config::EngineConfig;
 use crate::counters::{CounterValues, SyncReason};
 use crate::disk::{Disk, LockGuard};
 use crate::entry::{Entry, Marks, ShardMeta};
-use crate::index::kv::{KvError, KvStore};
+use crate::index::kv::{Kv, KvError, KvStore};
 use crate::log::{AppendError, SegmentLog};
 use crate::marker::{MARKER_FILE, Marker, MarkerError};
 use crate::read::Reader;
 use crate::reclaim::Reclaim;
 use crate::recovery::inventory::{Inventory, check_identity};
 use crate::recovery::resume::resume;
-use crate::recovery::{OpenError, Recovered, losses, open_index, replay, shard_row};
+use crate::recovery::{Loss, OpenError, Recovered, Replayed, losses, open_index, replay, shard_row};
 use crate::segment::Position;
 use crate::segment::header::Identity;
 use crate::shared::Shared;
 use crate::upkeep::Upkeep;
+
+/// Read or written at once when segments are rewritten.
+pub(crate) const REWRITE_STEP_LEN: u32 = 4 << 20;
 
 /// What the engine cannot know by itself: handed in, so that a simulation decides it.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +77,7 @@ impl Engine {
         config.check().map_err(OpenError::Config)?;
         let lock = Lock(disk.lock()?);
         let marker = read_marker(&*disk, &identity, start)?;
-        let inventory = Inventory::take(&disk, &identity)?;
+        let mut inventory = Inventory::take(&disk, &identity)?;
         let (marker, formatted) = match marker {
             Some(marker) => (marker, false),
             None => (unmarked(&identity, start.random), inventory.is_empty()),
@@ -83,18 +86,18 @@ impl Engine {
             // An index without a log is of another life of the directory.
             index.set_aside()?;
         }
-        let (kv, index_rebuilt) = open_index(index, &identity, &inventory, marker.rebuild_index)?;
-        let replayed = replay(&*kv, &identity, &inventory, &marker, config.search_len())?;
+        let Caught { kv, index_rebuilt, replayed, losses, shard } =
+            catch_up(index, &*disk, &mut inventory, &marker, config.search_len())?;
         let recovered = Recovered {
             formatted,
             clean: marker.clean,
             lost_write_cache: !formatted && !marker.clean && marker.boot != start.boot_id,
             torn_bytes: replayed.torn_bytes,
-            losses: losses(&*kv)?,
+            losses,
             new_losses: replayed.new_losses,
             index_rebuilt: index_rebuilt.filter(|_| !formatted),
             replayed_bytes: replayed.replayed_bytes,
-            shard: ShardMeta { incomplete_before: shard_row(&*kv)?.incomplete_before },
+            shard,
         };
         let in_use = Marker { boot: start.boot_id, clean: false, rebuild_index: false, end: Position::ZERO, ..marker };
         in_use.write(&*disk)?;
@@ -183,6 +186,19 @@ impl Engine {
         Reclaim::new(&self.shared, &mut self.upkeep).run(&mut |job| job(log))
     }
 
+    /// Writes one segment again that is worth it (see [`EngineConfig`]); `false` if there is none.
+    pub fn rewrite(&mut self) -> Result<bool, UpkeepError> {
+        while self.upkeep.index()? {}
+        let before = self.shared.counters.values().rewritten_bytes;
+        while self.shared.counters.values().rewritten_bytes == before {
+            if self.upkeep.rewrite(REWRITE_STEP_LEN)?.is_none() {
+                return Ok(false);
+            }
+        }
+        self.upkeep.drop_retired()?;
+        Ok(true)
+    }
+
     /// Leaves the directory so that the next start has nothing to do.
     pub fn close(mut self) -> Result<(), CloseError> {
         self.log.sync(SyncReason::Internal)?;
@@ -227,6 +243,47 @@ pub enum CloseError {
     Index(#[from] KvError),
     #[error("marker: {0}")]
     Marker(#[from] io::Error),
+}
+
+/// An index up to the end of the log.
+struct Caught {
+    kv: Arc<dyn Kv>,
+    /// Why it was made again, if it was.
+    index_rebuilt: Option<String>,
+    replayed: Replayed,
+    losses: Vec<Loss>,
+    shard: ShardMeta,
+}
+
+/// Brings the index up to the end of the log. One that turns out to be damaged on the way is made again.
+fn catch_up(
+    index: &dyn KvStore,
+    disk: &dyn Disk,
+    inventory: &mut Inventory,
+    marker: &Marker,
+    search_len: u32,
+) -> Result<Caught, OpenError> {
+    let identity = &marker.identity;
+    let mut damage = marker.rebuild_index.then(|| "it was found damaged before".to_owned());
+    loop {
+        let (kv, index_rebuilt) = open_index(index, identity, inventory, damage.take())?;
+        let caught_up = inventory
+            .choose(disk, &*kv)
+            .and_then(|()| replay(&*kv, identity, inventory, marker, search_len))
+            .and_then(|replayed| {
+                let shard = ShardMeta { incomplete_before: shard_row(&*kv)?.incomplete_before };
+                Ok((replayed, losses(&*kv)?, shard))
+            });
+        match caught_up {
+            Err(OpenError::Index(error)) if index_rebuilt.is_none() && !error.is_full_disk() => {
+                damage = Some(error.to_string());
+            }
+            outcome => {
+                let (replayed, losses, shard) = outcome?;
+                return Ok(Caught { kv, index_rebuilt, replayed, losses, shard });
+            }
+        }
+    }
 }
 
 fn read_marker(disk: &dyn Disk, identity: &Identity, start: Start) -> Result<Option<Marker>, OpenError> {

@@ -13,6 +13,7 @@ pub mod offline;
 pub mod read;
 mod reclaim;
 mod recovery;
+mod rewrite;
 pub mod segment;
 pub mod shard;
 mod shared;

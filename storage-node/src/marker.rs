@@ -15,7 +15,7 @@
 //! 68  crc          u32   CRC-32 of bytes 0..68
 //! ```
 //!
-//! Replaced as a whole, and durable before the directory is used in the way that it says.
+//! Replaced as a whole (on a full disk: overwritten, in one sector), and durable before the directory is used in the way that it says.
 
 use std::io;
 
@@ -101,8 +101,24 @@ impl Marker {
     }
 
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        replace_file(disk, MARKER_FILE, &self.encode())
+        let bytes = self.encode();
+        match replace_file(disk, MARKER_FILE, &bytes) {
+            // A full disk must not keep a shard from being opened, and trimmed. In place it needs no space, and is less than a
+            // sector; torn all the same, it is damaged and the worst is assumed.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => overwrite(disk, &bytes).map_err(|_| error),
+            outcome => outcome,
+        }
     }
+}
+
+/// Writes over the marker that is there.
+fn overwrite(disk: &dyn Disk, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.open(MARKER_FILE)?;
+    if file.len() != bytes.len() as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    file.write_at(0, &[io::IoSlice::new(bytes)])?;
+    file.sync()
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     written: Mutex<Position>,
     hints: Mutex<HashMap<PartitionUid, Marks>>,
     forget_losses: AtomicBool,
+    /// Held by everybody who reads, from before the index is asked until the bytes are there.
+    readers: Mutex<Arc<()>>,
 }
 
 impl Shared {
@@ -54,6 +56,7 @@ impl Shared {
             written: Mutex::default(),
             hints: Mutex::default(),
             forget_losses: AtomicBool::new(false),
+            readers: Mutex::default(),
         }
     }
 
@@ -81,6 +84,16 @@ impl Shared {
     pub(crate) fn note_durable(&self, position: Position) {
         let mut durable = lock(&self.durable);
         *durable = position.max(*durable);
+    }
+
+    /// To be held while somebody reads: no segment that he is led to is taken away.
+    pub(crate) fn reading(&self) -> Arc<()> {
+        Arc::clone(&lock(&self.readers))
+    }
+
+    /// What all who read now hold, and nobody who begins later.
+    pub(crate) fn present_readers(&self) -> Arc<()> {
+        std::mem::take(&mut lock(&self.readers))
     }
 
     /// Whoever keeps the index up forgets the losses when he comes to it.

@@ -3,18 +3,22 @@
 //! Each step is short and may be left out for a while: the overlay serves what is not indexed, and `Space` refuses what
 //! has no room.
 
+use std::collections::HashSet;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dlog_proto::PartitionUid;
 
+use crate::engine::UpkeepError;
 use crate::index::kv::{Direction, Kv, KvError};
-use crate::index::schema::{PartitionRow, Row, SegmentRow, Table};
+use crate::index::schema::{PartitionRow, Row, SegmentRow, Table, partition_of, segment_of};
 use crate::index::step::Step;
 use crate::index::transaction::scan;
 use crate::log::Prepared;
 use crate::recovery::inventory::{FREE_PREFIX, NEW_PREFIX};
-use crate::recovery::shard_row;
+use crate::recovery::{losses, shard_row};
+use crate::rewrite::{Progress, Rewrite, Written};
 use crate::segment::entries::Head;
 use crate::segment::file::Segment;
 use crate::segment::header::SegmentHeader;
@@ -39,6 +43,9 @@ pub(crate) struct Upkeep {
     next_commit: u64,
     /// Indexed since the index was flushed the last time.
     unflushed_bytes: u64,
+    rewrite: Option<Rewrite>,
+    /// Segments that cannot be rewritten.
+    unfit: HashSet<SegmentId>,
 }
 
 impl Upkeep {
@@ -51,7 +58,18 @@ impl Upkeep {
         indexed: (Position, u64),
     ) -> Self {
         let (indexed, next_commit) = indexed;
-        Self { shared, prepared, secret, next_segment, spare, indexed, next_commit, unflushed_bytes: 0 }
+        Self {
+            shared,
+            prepared,
+            secret,
+            next_segment,
+            spare,
+            indexed,
+            next_commit,
+            unflushed_bytes: 0,
+            rewrite: None,
+            unfit: HashSet::new(),
+        }
     }
 
     /// Brings what is durable into the index, one batch at a time. `false` if there is nothing to do.
@@ -182,43 +200,154 @@ impl Upkeep {
     /// Segments that are wholly indexed and hold no block or amend that is still needed.
     pub(crate) fn dead_segments(&self) -> Result<Vec<SegmentId>, KvError> {
         let rows = scan::<SegmentRow>(&self.shared.kv, &Table::Segment.all(), Direction::Ascending, usize::MAX)?;
-        let live: std::collections::HashSet<SegmentId> = rows
+        let live: HashSet<SegmentId> = rows
             .into_iter()
             .filter(|(_, row)| row.live_bytes + row.live_amends > 0)
-            .filter_map(|(key, _)| crate::index::schema::segment_of(&key))
+            .filter_map(|(key, _)| segment_of(&key))
             .collect();
         let before = self.indexed.segment.min(self.shared.written().segment);
-        Ok(self.shared.segments.ids().into_iter().filter(|id| *id < before && !live.contains(id)).collect())
+        Ok(self.shared.segments.ids().into_iter().filter(|id| *id < before && !live.contains(&id.original())).collect())
+    }
+
+    /// Goes on with rewriting segments, about so many bytes, and says how many it were. `None` if there is nothing to do.
+    pub(crate) fn rewrite(&mut self, bytes: u32) -> Result<Option<u64>, UpkeepError> {
+        self.drop_retired()?;
+        let mut rewrite = match self.rewrite.take() {
+            Some(rewrite) => rewrite,
+            None => match self.begin_rewrite()? {
+                Some(rewrite) => rewrite,
+                None => return Ok(None),
+            },
+        };
+        let source = rewrite.source();
+        if !self.shared.segments.ids().contains(&source) {
+            rewrite.give_up();
+            return Ok(Some(0));
+        }
+        match rewrite.step(bytes)? {
+            Progress::Went(bytes) => {
+                self.rewrite = Some(rewrite);
+                return Ok(Some(bytes));
+            }
+            Progress::Kept(why) => self.keep(source, &why),
+            Progress::Written(written) => self.switch(&written)?,
+        }
+        Ok(Some(0))
+    }
+
+    fn keep(&mut self, segment: SegmentId, why: &str) {
+        tracing::info!(shard = %self.shared.identity.shard, %segment, why, "the segment is not rewritten");
+        self.unfit.insert(segment);
+    }
+
+    fn begin_rewrite(&mut self) -> Result<Option<Rewrite>, UpkeepError> {
+        let Some(segment) = self.next_to_rewrite()? else { return Ok(None) };
+        // A start must not find that the index ends inside of it.
+        self.checkpoint()?;
+        let rewrite = Rewrite::new(&self.shared, Arc::clone(&segment))?;
+        if rewrite.is_none() {
+            self.keep(segment.id, "it has been rewritten too often");
+        }
+        Ok(rewrite)
+    }
+
+    /// The segment of which least is needed; or the first that should be sorted.
+    fn next_to_rewrite(&self) -> Result<Option<Arc<Segment>>, KvError> {
+        let config = &self.shared.config;
+        let damaged: HashSet<SegmentId> = losses(&self.shared.kv)?.iter().map(|loss| loss.begin.segment).collect();
+        let before = self.indexed.segment.min(self.shared.written().segment);
+        let (mut sparsest, mut unsorted): (Option<(u64, Arc<Segment>)>, _) = (None, None);
+        for (key, row) in scan::<SegmentRow>(&self.shared.kv, &Table::Segment.all(), Direction::Ascending, usize::MAX)?
+        {
+            let Some(id) = segment_of(&key).map(|id| id.of_generation(row.generation)) else { continue };
+            let fits = id < before && !self.unfit.contains(&id) && !damaged.contains(&id);
+            let Some(segment) = self.shared.segments.get(id).filter(|_| fits) else { continue };
+            let in_frames = u64::from(segment.len.saturating_sub(2 * SegmentHeader::PAGE_LEN));
+            let is_sparse = row.live_bytes * 100 < in_frames * u64::from(config.compact_below_percent);
+            if is_sparse && row.live_bytes + row.live_amends > 0 {
+                if sparsest.as_ref().is_none_or(|(live, _)| row.live_bytes < *live) {
+                    sparsest = Some((row.live_bytes, segment));
+                }
+            } else if id.generation() == 0
+                && unsorted.is_none()
+                && row.live_bytes < u64::from(row.stretches) * u64::from(config.sort_below_bytes)
+            {
+                unsorted = Some(segment);
+            }
+        }
+        Ok(sparsest.map(|(_, segment)| segment).or(unsorted))
+    }
+
+    /// Leads the index to a segment's next generation.
+    fn switch(&mut self, written: &Written) -> Result<(), UpkeepError> {
+        let (source, target) = (written.source.id, written.target.id);
+        let mut step = Step::new(&self.shared.kv)?;
+        if let Err(why) = written.switch(&self.shared.kv, &mut step)? {
+            self.shared.disk.remove(&target.file_name())?;
+            self.keep(source, &why);
+            return Ok(());
+        }
+        self.shared.segments.insert(Arc::clone(&written.target));
+        self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
+        self.checkpoint()?;
+        self.shared.segments.retire(source, self.shared.present_readers());
+        let (from, to) = (written.source.len, written.target.len);
+        tracing::info!(shard = %self.shared.identity.shard, segment = %target, from, to, "the segment is rewritten");
+        self.shared.counters.rewritten(u64::from(to));
+        Ok(())
+    }
+
+    pub(crate) fn drop_retired(&mut self) -> io::Result<()> {
+        self.shared.segments.take_unread().iter().try_for_each(|segment| self.reuse(segment))
     }
 
     /// Partitions whose newest entry stands in this segment, and whether the shard's does.
-    pub(crate) fn metas_in(&self, segment: &Segment) -> io::Result<(Vec<PartitionUid>, bool)> {
+    pub(crate) fn metas_in(&self, segment: &Segment) -> Result<(Vec<PartitionUid>, bool), UpkeepError> {
         let kv = &self.shared.kv;
         let mut partitions = Vec::new();
         let mut walk = segment.walk(SegmentHeader::PAGE_LEN..segment.len)?;
-        loop {
-            while let Some(found) = walk.next() {
-                let Head::Partition(meta) = found.head else { continue };
-                let row = partition_row(kv, meta.partition).map_err(io::Error::other)?;
-                let here = Position::new(segment.id, found.offset);
-                if row.is_some_and(|row| row.meta_at == Some(here)) {
-                    partitions.push(meta.partition);
-                }
-            }
-            if !walk.search(u32::MAX) {
-                break;
+        let mut ended = false;
+        while let Some(found) = walk.next() {
+            ended |= found.head == Head::End;
+            let Head::Partition(meta) = found.head else { continue };
+            let row = partition_row(kv, meta.partition)?;
+            let here = Position::new(segment.id, found.offset);
+            if row.is_some_and(|row| row.meta_at == Some(here)) {
+                partitions.push(meta.partition);
             }
         }
-        let shard = shard_row(kv).map_err(io::Error::other)?.at.segment == segment.id;
-        Ok((partitions, shard))
+        if !ended {
+            // Something of it cannot be read. The index knows as well, but all of it has to be looked through.
+            partitions = self.metas_by_index(segment.id)?;
+        }
+        Ok((partitions, shard_row(kv)?.at.segment == segment.id))
+    }
+
+    fn metas_by_index(&self, segment: SegmentId) -> Result<Vec<PartitionUid>, KvError> {
+        let (all, mut partitions, mut damaged) = (Table::Partition.all(), Vec::new(), None);
+        self.shared.kv.scan(&all.start..&all.end, Direction::Ascending, &mut |key, value| {
+            match PartitionRow::decode(value) {
+                Ok(row) if row.meta_at.is_some_and(|at| at.segment == segment) => partitions.extend(partition_of(key)),
+                Ok(_) => {}
+                Err(error) => damaged = Some(error),
+            }
+            if damaged.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        damaged.map_or(Ok(partitions), Err)
     }
 
     /// Lets go of a segment that the log does not list any more. Its file is used again, unless somebody still reads it:
     /// then it is unlinked, and the readers' maps keep the bytes until they are done.
     pub(crate) fn drop_segment(&mut self, segment: SegmentId) -> io::Result<()> {
-        let Some(segment) = self.shared.segments.remove(segment) else { return Ok(()) };
+        match self.shared.segments.remove(segment) {
+            Some(segment) => self.reuse(&segment),
+            None => Ok(()),
+        }
+    }
+
+    fn reuse(&mut self, segment: &Arc<Segment>) -> io::Result<()> {
         let (disk, name) = (&self.shared.disk, segment.id.file_name());
-        let unread = Arc::strong_count(&segment) == 1 && !segment.is_held();
+        let unread = Arc::strong_count(segment) == 1 && !segment.is_held();
         if unread && segment.len == self.shared.config.segment_len {
             let spare = format!("{FREE_PREFIX}{}", segment.id);
             disk.rename(&name, &spare)?;

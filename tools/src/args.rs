@@ -370,7 +370,7 @@ mod tests {
     fn a_measurement_is_made_as_told() {
         let line = "bench append --rate 100 --seconds 3 --durability write_cache --replication 3 --json --server h:1";
         let Ok(command) = parse(line) else { panic!("{:?}", parse(line)) };
-        assert_eq!(command.connect().server[0].to_string(), "h:1");
+        assert_eq!(command.connect().unwrap().server[0].to_string(), "h:1");
         let Command::Bench(BenchCommand::Append(args)) = command else { panic!("{command:?}") };
         assert_eq!((args.rate, args.seconds, args.records), (Some(100), Some(3), None));
         assert_eq!((args.durability.name(), args.replication, args.record_bytes), ("write_cache", 3, 100));

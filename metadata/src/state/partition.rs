@@ -7,6 +7,7 @@
 //! INV-EPOCH-DENSE: the base of an epoch is the end offset of the one before it in the table.
 //! INV-EPOCH-GONE: an epoch below the newest that is not in the table was decided empty, or lies below the trim point.
 
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::{End, Epoch, Esn, LogOffset, Lsn, NodeId, PartitionId, PartitionUid, ProcessId};
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +117,7 @@ impl Partition {
             let epoch = if recoverer > newest { recoverer } else { epoch };
             return Err(DecideError::UnknownEpoch { partition, epoch, newest });
         }
-        if recoverer < newest {
+        if recoverer < newest && !bug(Bug::StaleRecovererDecides) {
             return Err(DecideError::Stale { partition, recoverer, newest });
         }
         let Some(at) = self.find(epoch) else {

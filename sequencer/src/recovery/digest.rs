@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use dlog_proto::block::{Copyset, PlacementVersion};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch};
 use dlog_proto::{Authority, Durability, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
 
@@ -72,7 +73,9 @@ impl Digest {
     ) {
         self.answered.insert(member);
         // Trap C2: a shard that lost its write cache lacks what it may have held when the epoch was already going on.
-        if entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before {
+        let incomplete =
+            entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before;
+        if incomplete && !bug(Bug::IncompleteCounts) {
             self.statuses.under_replicated.insert(member);
         }
         self.acked = self.acked.max(answer.acked);
@@ -86,7 +89,10 @@ impl Digest {
 
     /// Notes that a member's disk is gone for good.
     pub(crate) fn add_lost(&mut self, member: usize) {
-        self.statuses.under_replicated.insert(member);
+        match bug(Bug::LostDiskIsEmpty) {
+            true => self.statuses.authoritative_empty.insert(member),
+            false => self.statuses.under_replicated.insert(member),
+        };
     }
 
     fn add_block(&mut self, member: usize, summary: &BlockSummary) {
@@ -128,8 +134,8 @@ impl Digest {
         if let Some(end) = self.known_end {
             return end.last_esn;
         }
-        let start = self.acked.max(self.settled).max(self.trim);
-        if authority.is_authoritative() {
+        let start = if bug(Bug::RunIgnoresAcked) { self.settled } else { self.acked.max(self.settled).max(self.trim) };
+        if authority.is_authoritative() || bug(Bug::NonAuthoritativeCutsOff) {
             let mut end = start;
             while let Some(block) = self.block_with(end.next()) {
                 end = block.last_esn;

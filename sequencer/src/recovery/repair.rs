@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dlog_proto::block::{Block, Copyset, Placement, PlacementVersion};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{
     Amend, FetchBlock, FetchTarget, Kept, Store, StoreAnswer, StoreMode, StoreRefusal, WirePlacement,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Context<'a> {
     pub(crate) entry: &'a EpochEntry,
     /// Members that are sealed and can be reached.
     pub(crate) usable: MemberSet,
+    /// Members whose disks are gone for good.
+    pub(crate) lost: MemberSet,
     pub(crate) settings: &'a Settings,
 }
 
@@ -170,12 +173,17 @@ impl Repair {
     fn placement(&self, block: &BlockRepair, entry: &EpochEntry) -> WirePlacement {
         let shards = block.plan.copyset.iter().map(|m| entry.nodeset.member(m).shard);
         WirePlacement::from(&Placement {
-            version: PlacementVersion { writer_epoch: self.recoverer, wave: block.wave },
+            version: self.version(block, entry.epoch),
             copyset: Copyset::new(shards).expect("a copyset is a few different members of the nodeset"),
             // Nothing is claimed about the epoch before it is decided.
             acked: Esn::ZERO,
             settled: Esn::ZERO,
         })
+    }
+
+    fn version(&self, block: &BlockRepair, epoch: Epoch) -> PlacementVersion {
+        let writer_epoch = if bug(Bug::RecoveryKeepsVersion) { epoch } else { self.recoverer };
+        PlacementVersion { writer_epoch, wave: block.wave }
     }
 
     fn amend(&self, block: &BlockRepair, entry: &EpochEntry, member: usize) -> Amend {
@@ -190,7 +198,10 @@ impl Repair {
         let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
         let mode = StoreMode::Recovery { recoverer: self.recoverer };
         let placement = self.placement(block, entry);
-        Output::Store { store: Store { shard, incarnation, mode, sync: true, placement }, block: payload }
+        Output::Store {
+            store: Store { shard, incarnation, mode, sync: !bug(Bug::RecoveryStoresCached), placement },
+            block: payload,
+        }
     }
 
     /// The answer to a fetch.
@@ -212,15 +223,16 @@ impl Repair {
 
     /// The answer to a recovery store or amend. `Err` names the epoch that has taken over.
     pub(crate) fn handle_stored(&mut self, now: Time, member: usize, answer: &StoreAnswer) -> Result<(), Epoch> {
-        let Some(block) = self.active.get_mut(&answer.first_esn) else { return Ok(()) };
-        let version = PlacementVersion { writer_epoch: self.recoverer, wave: block.wave };
+        let Some(block) = self.active.get(&answer.first_esn) else { return Ok(()) };
+        let version = self.version(block, answer.epoch);
+        let block = self.active.get_mut(&answer.first_esn).expect("it was just there");
         match &answer.result {
             Err(StoreRefusal::Sealed(by)) => return Err(*by),
             // Somebody has decided the epoch: only a later recoverer can.
             Err(StoreRefusal::BeyondEnd) => return Err(self.recoverer.next()),
             _ if answer.version != version => {}
-            Ok(Kept::Cached) => {}
-            Ok(Kept::Flushed) => {
+            Ok(Kept::Cached) if !bug(Bug::RecoveryStoresCached) => {}
+            Ok(_) => {
                 block.asked.remove(member);
                 block.done.insert(member);
                 if block.plan.copyset.is_subset_of(block.done) {
@@ -229,7 +241,7 @@ impl Repair {
             }
             Err(refusal) => {
                 block.asked.remove(member);
-                if *refusal == StoreRefusal::NoPayload {
+                if matches!(refusal, StoreRefusal::NoPayload | StoreRefusal::Incarnation(_)) {
                     block.held.copies.remove(&member);
                     block.retry_at = now;
                 }
@@ -240,7 +252,7 @@ impl Repair {
 
     fn finish(&mut self, first_esn: Esn) {
         let block = self.active.remove(&first_esn).expect("it is active");
-        for member in block.plan.missing.iter() {
+        for member in block.plan.missing.iter().filter(|_| !bug(Bug::MissingNotRecorded)) {
             let from = self.missing.entry(member).or_insert(first_esn);
             *from = first_esn.min(*from);
         }
@@ -264,13 +276,20 @@ impl Repair {
 fn plan(cx: &Context<'_>, holders: MemberSet, rng: &mut Rng) -> Option<Plan> {
     let (nodeset, replication) = (&cx.entry.nodeset, &cx.entry.replication);
     let (keep, factor) = (holders.intersection(cx.usable), replication.factor());
-    let copyset = (replication.write_quorum()..=factor).rev().find_map(|count| {
+    let fewest = if bug(Bug::RecoveryNeedsAllCopies) { factor } else { replication.write_quorum() };
+    let copyset = (fewest..=factor).rev().find_map(|count| {
         let mut draw = |from, keep| copyset::draw(nodeset, replication, from, keep, count, rng);
         let first = if keep.len() <= count { draw(cx.usable, keep) } else { draw(keep, MemberSet::EMPTY) };
         first.or_else(|| draw(cx.usable, MemberSet::EMPTY))
-    })?;
+    });
+    // Where too many disks are lost for a legal placement, what is left must do: it will not become more.
+    let all_left = || {
+        let nobody_else = nodeset.all().without(cx.lost).is_subset_of(cx.usable) && !cx.usable.is_empty();
+        nobody_else.then(|| keep.iter().chain(cx.usable.without(keep).iter()).take(factor).collect())
+    };
+    let copyset = copyset.or_else(all_left)?;
     let absent = nodeset.all().without(cx.usable).iter();
     let present = cx.usable.without(copyset).iter();
-    let missing = absent.chain(present).take(factor - copyset.len()).collect();
+    let missing = absent.chain(present).take(factor.saturating_sub(copyset.len())).collect();
     Some(Plan { copyset, missing })
 }

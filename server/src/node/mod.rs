@@ -12,6 +12,7 @@ mod control;
 mod controller;
 mod core;
 mod heartbeats;
+mod kafka;
 mod peers;
 mod probe;
 mod proposer;
@@ -38,7 +39,7 @@ use tokio::time::{sleep, timeout};
 
 use self::control::{ControlPlane, ShardReaders};
 use self::controller::Controller;
-use self::core::{CoreHandle, CoreSetup, Input, Reach};
+use self::core::{CoreHandle, CoreSetup, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
 use self::peers::Peers;
 use self::proposer::{Carrier, Proposer, Requests};
@@ -81,6 +82,11 @@ pub enum NodeError {
     Registration(#[from] RegistrationError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    #[error(
+        "{0}: this data directory belongs to another cluster than the nodes of --cluster-nodes; correct those, or choose a new \
+         directory with --data-dir to join that cluster"
+    )]
+    OtherCluster(String),
     #[error("stopped before it was ready")]
     Stopped,
 }
@@ -132,6 +138,7 @@ impl Node {
         let (suspects, mut suspected) = mpsc::unbounded_channel();
         let (proposer, asks) = Proposer::new();
         let settings = Arc::new(sequencer_settings(&config));
+        let tails = Tails::default();
         for (index, (me, inbox)) in handles.iter().zip(inboxes).enumerate() {
             let reach = Reach {
                 node: config.node_id,
@@ -148,6 +155,7 @@ impl Node {
                 settings: settings.clone(),
                 proposer: proposer.clone(),
                 reach,
+                tails: tails.clone(),
             })
             .map_err(NodeError::Thread)?;
         }
@@ -177,6 +185,7 @@ impl Node {
         let mut stop_asked = stop.clone();
         let joined = tokio::select! {
             joined = registrar.join(dirs) => joined?,
+            said = peers.foreign() => return Err(NodeError::OtherCluster(said)),
             () = stop_asked.requested() => return Err(NodeError::Stopped),
         };
         introduction.know(joined.cluster);

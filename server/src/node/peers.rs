@@ -10,8 +10,9 @@ use dlog_client::control::Control;
 use dlog_client::pool::Pool;
 use dlog_metadata::{PeerError, PeerFuture, PeerTransport};
 use dlog_proto::NodeId;
-use dlog_proto::transport::{Connection, ConnectionClass, HostPort, LaneKind};
+use dlog_proto::transport::{ConnectError, Connection, ConnectionClass, HostPort, LaneKind, Refused, RefusedCode};
 use dlog_proto::wire::{Raft, RaftAnswer, RaftRpc};
+use tokio::sync::watch;
 
 /// Reaches other nodes' control planes.
 #[derive(Debug)]
@@ -20,18 +21,26 @@ pub(crate) struct Peers {
     lanes: Mutex<HashMap<(NodeId, HostPort), Control>>,
     /// Nodes that did not answer when they were asked last.
     away: Mutex<HashSet<NodeId>>,
+    /// A peer's word that it belongs to another cluster.
+    foreign: watch::Sender<Option<String>>,
 }
 
 impl Peers {
     pub(crate) fn new(pool: Pool) -> Arc<Self> {
-        Arc::new(Self { pool, lanes: Mutex::default(), away: Mutex::default() })
+        Arc::new(Self { pool, lanes: Mutex::default(), away: Mutex::default(), foreign: watch::Sender::new(None) })
     }
 
     /// A control connection to this node.
     pub(crate) async fn connect(&self, node: NodeId, address: &str) -> Result<Connection, String> {
         let address: HostPort = address.parse().map_err(|error| format!("{error}"))?;
-        let connection =
-            self.pool.connect(&address, ConnectionClass::Control, None).await.map_err(|e| e.to_string())?;
+        let connecting = self.pool.connect(&address, ConnectionClass::Control, None).await;
+        let connection = connecting.map_err(|error| {
+            if let ConnectError::Refused { refused: Refused { code: RefusedCode::OtherCluster, message }, .. } = &error
+            {
+                self.foreign.send_replace(Some(format!("{address}: {message}")));
+            }
+            error.to_string()
+        })?;
         match connection.peer().node {
             Some(found) if found != node => Err(format!("{found} answers at {address}, not {node}")),
             _ => Ok(connection),
@@ -76,6 +85,15 @@ impl Peers {
                     tracing::warn!("the metadata tier goes on without {node} for now: {error}");
                 }
             }
+        }
+    }
+
+    /// Waits until a peer says that it belongs to another cluster than this node; what it says.
+    pub(crate) async fn foreign(&self) -> String {
+        let mut said = self.foreign.subscribe();
+        match said.wait_for(Option::is_some).await {
+            Ok(said) => said.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
         }
     }
 

@@ -1,14 +1,30 @@
 //! What must hold, one property per file, each named after what it protects.
 
+mod acknowledged_is_durable;
 mod acknowledged_is_readable;
+mod calm_is_quiet;
 mod no_duplicates;
+mod no_false_gap;
+pub(crate) mod nothing_beyond_an_end;
+mod offsets_agree;
+mod one_end_per_epoch;
 mod one_payload_per_lsn;
 mod order_and_completeness;
+mod queues_are_bounded;
+mod released_is_durable;
 mod released_stays;
+mod trim_stays_behind_released;
+mod under_replicated_is_on_record;
 
-use dlog_proto::{LogOffset, Lsn};
+use dlog_client::read::core::GapReason;
+use dlog_metadata::state::State;
+use dlog_proto::{LogOffset, Lsn, PartitionUid};
 
 use crate::history::{History, PartitionHistory, Payload};
+use crate::ledger::{Claim, Ledger};
+
+pub(crate) use calm_is_quiet::check as check_calm;
+pub(crate) use queues_are_bounded::check as check_queues;
 
 /// Checks a record at the moment when a reader gets it.
 pub(crate) fn check_read(
@@ -22,15 +38,68 @@ pub(crate) fn check_read(
     one_payload_per_lsn::check(history, lsn, offset, payload)
 }
 
+/// Checks a gap at the moment when a reader is told of it.
+pub(crate) fn check_gap(
+    history: &mut History,
+    partition: PartitionUid,
+    gap: (Lsn, Lsn),
+    reason: GapReason,
+    may_lose: bool,
+) -> Result<(), String> {
+    let trim = history.of(partition).trim;
+    if reason == GapReason::DataLoss && may_lose {
+        history.of(partition).gaps.push(gap);
+    }
+    // A log that prefers availability asks fewer shards than could tell.
+    if reason == GapReason::DataLoss && history.of(partition).is_available {
+        return Ok(());
+    }
+    no_false_gap::check(&history.ledger, partition, gap, reason, trim)
+}
+
+/// Checks a promise at the moment when it is made.
+pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> Result<(), String> {
+    match claim {
+        Claim::Acknowledged { partition, lsn, by, copies } => {
+            let Some(entry) = ledger.entry(state, partition, lsn.epoch()) else { return Ok(()) };
+            acknowledged_is_durable::check(ledger, &entry, partition, lsn, by, copies)
+        }
+        Claim::Released { partition, released, settled } => {
+            let Some(entry) = ledger.entry(state, partition, released.epoch()) else { return Ok(()) };
+            let undecided = state.undecided_table(partition).and_then(|t| t.epochs.first().map(|e| e.epoch));
+            let decided = undecided.is_none_or(|epoch| epoch >= released.epoch());
+            released_is_durable::check(ledger, &entry, decided, partition, released)?;
+            under_replicated_is_on_record::check_settled(ledger, state, &entry, partition, settled)
+        }
+        Claim::Ended { partition, epoch, last_esn, authoritative } => {
+            let entry = ledger.entry(state, partition, epoch);
+            let new = one_end_per_epoch::check(ledger, entry.as_ref(), partition, epoch, (last_esn, authoritative))?;
+            match entry {
+                Some(entry) if new => {
+                    under_replicated_is_on_record::check_decided(ledger, state, &entry, partition, last_esn)
+                }
+                _ => Ok(()),
+            }
+        }
+        Claim::Trimmed { trim, released } => trim_stays_behind_released::check(trim, released),
+    }
+    .map_err(|why| format!("{claim:?}: {why}"))
+}
+
 /// Says what is wrong with a partition, if anything is.
-type Check = fn(&PartitionHistory) -> Result<(), String>;
+type Check = fn(&Ledger, PartitionUid, &PartitionHistory) -> Result<(), String>;
 
 /// Checks a run when everything was written, recovered and read.
 pub(crate) fn check_end(history: &History) -> Result<(), String> {
-    for (partition, history) in &history.partitions {
-        let checks: [Check; 3] = [acknowledged_is_readable::check, no_duplicates::check, released_stays::check];
+    for (partition, of_partition) in &history.partitions {
+        let checks: [Check; 4] = [
+            acknowledged_is_readable::check,
+            |_, _, history| no_duplicates::check(history),
+            |_, _, history| released_stays::check(history),
+            |_, _, history| offsets_agree::check(history),
+        ];
         for check in checks {
-            check(history).map_err(|why| format!("{partition}: {why}"))?;
+            check(&history.ledger, *partition, of_partition).map_err(|why| format!("{partition}: {why}"))?;
         }
     }
     Ok(())

@@ -21,6 +21,8 @@ pub(crate) struct GroupDigest {
     /// In the order of the log; a run stands where its first block does, and no partition entry lies inside a run of the
     /// same partition.
     pub(crate) items: Vec<Item>,
+    /// How often, from one block to the next, the partition changed; the first counts as well.
+    pub(crate) stretches: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +125,8 @@ pub(crate) struct Digester {
     open: HashMap<PartitionUid, OpenRuns>,
     /// The partition of the last block, and its run: many blocks of one partition often come together.
     last: Option<(PartitionUid, usize)>,
+    /// The partition of the last block, and how often it changed.
+    stretch: (Option<PartitionUid>, u32),
 }
 
 #[derive(Debug)]
@@ -140,6 +144,9 @@ struct OpenRuns {
 impl Digester {
     pub(crate) fn block(&mut self, at: Position, len: u32, placement: &Placement, header: &BlockHeader) {
         let partition = header.partition;
+        if self.stretch.0 != Some(partition) {
+            self.stretch = (Some(partition), self.stretch.1 + 1);
+        }
         if header.kind == BlockKind::ProducerSnapshot {
             let at = SnapshotAt { lsn: header.first_lsn(), position: at, len };
             let marks = EpochMarks { epoch: header.epoch, acked: placement.acked, settled: placement.settled };
@@ -221,12 +228,13 @@ impl Digester {
     pub(crate) fn finish(&mut self, commit: u64, begin: Position, end: u32) -> GroupDigest {
         self.open.clear();
         self.last = None;
+        let (_, stretches) = std::mem::take(&mut self.stretch);
         let mut runs: Vec<Option<Arc<Run>>> = self.runs.drain(..).map(|run| Some(Arc::new(run))).collect();
         let item = |pending| match pending {
             Pending::Run(run) => Item::Run(runs[run].take().expect("each run stands once among the items")),
             Pending::Done(item) => item,
         };
-        GroupDigest { commit, begin, end, items: self.items.drain(..).map(item).collect() }
+        GroupDigest { commit, begin, end, items: self.items.drain(..).map(item).collect(), stretches }
     }
 }
 

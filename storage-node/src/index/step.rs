@@ -23,7 +23,7 @@ use crate::segment::{Position, SegmentId};
 
 /// Collects the changes of some groups.
 pub(crate) struct Step<'k> {
-    pub(super) changes: Transaction<'k>,
+    pub(crate) changes: Transaction<'k>,
     partitions: HashMap<PartitionUid, PartitionRow>,
     segments: HashMap<SegmentId, SegmentRow>,
     shard: ShardRow,
@@ -39,6 +39,9 @@ impl<'k> Step<'k> {
 
     pub(crate) fn group(&mut self, group: &GroupDigest) -> Result<(), KvError> {
         let at = |offset| Position::new(group.begin.segment, offset);
+        if group.stretches > 0 {
+            self.segment(group.begin.segment)?.stretches += group.stretches;
+        }
         for item in &group.items {
             match item {
                 Item::Run(run) => self.run(run)?,
@@ -53,6 +56,13 @@ impl<'k> Step<'k> {
             }
         }
         Ok(())
+    }
+
+    /// The shard's entry stands somewhere else now.
+    pub(crate) fn move_shard(&mut self, from: Position, to: Position) {
+        if self.shard.at == from {
+            (self.shard.at, self.shard_changed) = (to, true);
+        }
     }
 
     /// Something that was durable is damaged.
@@ -84,7 +94,7 @@ impl<'k> Step<'k> {
         self.changes.into_batch()
     }
 
-    pub(super) fn partition(&mut self, partition: PartitionUid) -> Result<&mut PartitionRow, KvError> {
+    pub(crate) fn partition(&mut self, partition: PartitionUid) -> Result<&mut PartitionRow, KvError> {
         if !self.partitions.contains_key(&partition) {
             let stored = self.changes.get(&Table::Partition.partition(partition))?;
             self.partitions.insert(partition, stored.unwrap_or_else(|| PartitionRow::new(partition)));
@@ -92,12 +102,15 @@ impl<'k> Step<'k> {
         Ok(self.partitions.get_mut(&partition).expect("just put there"))
     }
 
-    pub(super) fn segment(&mut self, segment: SegmentId) -> Result<&mut SegmentRow, KvError> {
+    pub(crate) fn segment(&mut self, segment: SegmentId) -> Result<&mut SegmentRow, KvError> {
+        let (segment, generation) = (segment.original(), segment.generation());
         if !self.segments.contains_key(&segment) {
             let stored = self.changes.get(&Table::Segment.segment(segment))?;
             self.segments.insert(segment, stored.unwrap_or_default());
         }
-        Ok(self.segments.get_mut(&segment).expect("just put there"))
+        let row = self.segments.get_mut(&segment).expect("just put there");
+        row.generation = row.generation.max(generation);
+        Ok(row)
     }
 
     fn run(&mut self, run: &Run) -> Result<(), KvError> {
@@ -211,12 +224,18 @@ impl<'k> Step<'k> {
         let before = std::mem::replace(&mut self.shard.segments, segments.clone());
         self.shard_changed = true;
         for gone in before.iter().filter(|segment| !segments.contains(*segment)) {
-            let SegmentRow { live_bytes, live_amends } = *self.segment(gone)?;
+            let SegmentRow { live_bytes, live_amends, generation, .. } = *self.segment(gone)?;
             // One that is gone and was not freed keeps its rows: what lay in it is still missed.
             if live_bytes + live_amends == 0 {
                 self.segments.remove(&gone);
                 self.changes.delete(Table::Segment.segment(gone));
-                self.forget_losses(&(Table::Loss.place(Position::new(gone, 1))..Table::Loss.segment(gone.next())))?;
+                for generation in [0, generation] {
+                    let gone = gone.of_generation(generation);
+                    let all_but_first = Position::new(gone, 1)..Position::new(gone, u32::MAX);
+                    self.forget_losses(
+                        &(Table::Loss.place(all_but_first.start)..Table::Loss.place(all_but_first.end)),
+                    )?;
+                }
             }
         }
         Ok(())

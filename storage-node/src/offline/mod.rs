@@ -187,5 +187,8 @@ impl ShardFiles {
 /// How much of each segment is still needed, in bytes of frames of blocks, as the index knows.
 pub fn live_bytes(index: &dyn Kv) -> Result<BTreeMap<SegmentId, u64>, KvError> {
     let rows = scan::<SegmentRow>(index, &Table::Segment.all(), Direction::Ascending, usize::MAX)?;
-    Ok(rows.into_iter().filter_map(|(key, row)| Some((segment_of(&key)?, row.live_bytes))).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|(key, row)| Some((segment_of(&key)?.of_generation(row.generation), row.live_bytes)))
+        .collect())
 }

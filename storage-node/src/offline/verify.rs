@@ -184,8 +184,8 @@ impl ShardFiles {
         let Some(identity) = self.identity().filter(|_| !self.segments.iter().any(cannot_open)) else {
             return Ok(verdict);
         };
-        let inventory = Inventory::take(&self.disk, &identity)?;
-        let (kv, end) = self.start(&identity, &inventory, index, scratch, &mut verdict)?;
+        let mut inventory = Inventory::take(&self.disk, &identity)?;
+        let (kv, end) = self.start(&identity, &mut inventory, index, scratch, &mut verdict)?;
         let shared = Arc::new(Shared::new(EngineConfig::default(), identity, Arc::clone(&self.disk), kv));
         for segment in inventory.segments.values().filter(|segment| segment.id <= end.segment) {
             shared.segments.insert(Arc::clone(segment));
@@ -206,7 +206,7 @@ impl ShardFiles {
     fn start(
         &self,
         identity: &Identity,
-        inventory: &Inventory,
+        inventory: &mut Inventory,
         index: Result<Option<Arc<dyn Kv>>, KvError>,
         scratch: &dyn KvStore,
         verdict: &mut Verdict,
@@ -216,7 +216,8 @@ impl ShardFiles {
             _ => unmarked(identity, 0),
         };
         let search_len = EngineConfig::default().search_len();
-        let mut start = |kv: &Arc<dyn Kv>| -> Result<Position, OpenError> {
+        let mut start = |kv: &Arc<dyn Kv>, inventory: &mut Inventory| -> Result<Position, OpenError> {
+            inventory.choose(&*self.disk, &**kv)?;
             let replayed = replay(&**kv, identity, inventory, &marker, search_len)?;
             verdict.torn_bytes = replayed.torn_bytes;
             Ok(replayed.end)
@@ -229,7 +230,7 @@ impl ShardFiles {
                 let kv: Arc<dyn Kv> = Arc::new(Layered::new(found));
                 let why = match unusable(&*kv, identity, inventory) {
                     Ok(None) if marker.rebuild_index => Some("it was found damaged before".to_owned()),
-                    Ok(None) => match start(&kv) {
+                    Ok(None) => match start(&kv, inventory) {
                         Ok(end) => return Ok((kv, end)),
                         Err(OpenError::Index(error)) => Some(error.to_string()),
                         Err(error) => return Err(error.into()),
@@ -241,7 +242,7 @@ impl ShardFiles {
             }
         };
         let kv = scratch.open()?;
-        let end = start(&kv)?;
+        let end = start(&kv, inventory)?;
         if let Some(why) = of_no_use {
             verdict.add(Fault::new(FaultKind::Index, why));
         }

@@ -7,6 +7,7 @@ mod cursor;
 mod frames;
 mod producers;
 pub(crate) mod recent;
+mod retention;
 mod time;
 mod view;
 
@@ -16,6 +17,7 @@ use dlog_proto::{Epoch, Esn, Lsn, PartitionUid};
 
 use self::cursor::{Copies, Cursor, Step};
 use self::frames::Lying;
+pub use self::retention::Retention;
 use self::view::{Amends, View};
 use crate::entry::{HeldBlock, Marks, PartitionImage, StoredBlock};
 use crate::index::kv::{Direction, Kv, KvError};

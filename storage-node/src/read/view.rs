@@ -1,5 +1,7 @@
 //! What is known of a partition at one moment: the overlay over the index.
 
+use std::sync::Arc;
+
 use dlog_proto::block::Placement;
 use dlog_proto::{Lsn, PartitionUid};
 
@@ -24,6 +26,7 @@ pub(super) struct View {
     pub(super) is_known: bool,
     pub(super) indexed_snapshot: Option<SnapshotAt>,
     pub(super) marks: Marks,
+    _reading: Arc<()>,
 }
 
 impl View {
@@ -36,6 +39,7 @@ impl View {
         upto: Lsn,
         bytes_max: usize,
     ) -> Result<Self, ReadError> {
+        let reading = shared.reading();
         let mut overlay = shared.overlay().view(partition, from, upto, bytes_max);
         let hint = shared.hint(partition);
         let row = partition_row(&shared.kv, partition)?;
@@ -57,14 +61,15 @@ impl View {
             (_, Some(row)) => row.meta,
             (_, None) => PartitionMeta::new(partition),
         };
-        Ok(Self { partition, meta, overlay, floor, is_known, indexed_snapshot, marks })
+        Ok(Self { partition, meta, overlay, floor, is_known, indexed_snapshot, marks, _reading: reading })
     }
 
     /// Where the newest producer snapshot is, if there is one that counts.
     pub(super) fn snapshot(&self) -> Option<SnapshotAt> {
         let snapshots = [self.overlay.snapshot, self.indexed_snapshot];
         let counts = |at: &SnapshotAt| !self.meta.deleted && !is_beyond(&self.meta, at.lsn);
-        snapshots.into_iter().flatten().filter(counts).max_by_key(|at| (at.lsn, at.position))
+        // The newest has taken the place of those before it, also if it turns out to lie beyond an end: the index keeps one.
+        snapshots.into_iter().flatten().max_by_key(|at| (at.lsn, at.position)).filter(counts)
     }
 
     /// Newest placements that are not those of the frames, for blocks that begin in `first..=last`.

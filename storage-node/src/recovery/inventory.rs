@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::OpenError;
+use super::{OpenError, checkpoint};
 use crate::disk::Disk;
+use crate::index::kv::{Kv, KvError};
+use crate::index::schema::{Row, SegmentRow, Table};
 use crate::segment::SegmentId;
 use crate::segment::file::Segment;
 use crate::segment::header::{HeaderError, Identity, SegmentHeader};
@@ -16,6 +18,9 @@ const SPARE_PREFIXES: [&str; 2] = [FREE_PREFIX, NEW_PREFIX];
 pub(crate) const FREE_PREFIX: &str = "free-";
 /// A segment that is not ready yet.
 pub(crate) const NEW_PREFIX: &str = "new-";
+
+/// How often a header is read before it is called unreadable.
+const READ_TRIES: usize = 3;
 
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
@@ -84,6 +89,30 @@ impl Inventory {
         disk.sync_dir()
     }
 
+    /// Leaves one file per segment. A start after a crash may find two: its next generation is ready before the index leads to
+    /// it, and the one before is there until that is durable. Either holds all that is needed; the index says which it knows.
+    pub(crate) fn choose(&mut self, disk: &dyn Disk, kv: &dyn Kv) -> Result<(), OpenError> {
+        let doubled: Vec<SegmentId> = (self.segments.keys().zip(self.segments.keys().skip(1)))
+            .filter(|(one, other)| one.number() == other.number())
+            .map(|(one, _)| one.original())
+            .collect();
+        let is_new = checkpoint(kv)?.is_none();
+        for segment in doubled {
+            let all = self.segments.range(segment..segment.next()).map(|(id, _)| *id).collect::<Vec<_>>();
+            let chosen = if is_new { all.last().copied() } else { Some(indexed_generation(kv, segment)?) };
+            for id in all.into_iter().filter(|id| Some(*id) != chosen) {
+                disk.remove(&id.file_name())?;
+                self.segments.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a file for a segment that can be read, of whichever generation.
+    pub(crate) fn has(&self, segment: SegmentId) -> bool {
+        self.segments.range(segment.original()..segment.next()).next().is_some()
+    }
+
     /// Highest number that a file has.
     pub(crate) fn highest(&self) -> Option<SegmentId> {
         self.segments.keys().chain(&self.damaged).max().copied()
@@ -94,14 +123,22 @@ impl Inventory {
     }
 }
 
+/// The generation of a segment that the index leads to.
+pub(crate) fn indexed_generation(kv: &dyn Kv, segment: SegmentId) -> Result<SegmentId, KvError> {
+    let row = kv.get(&Table::Segment.segment(segment.original()))?;
+    let row = row.as_deref().map(SegmentRow::decode).transpose()?;
+    Ok(segment.of_generation(row.map_or(0, |row| row.generation)))
+}
+
 pub(crate) fn read_header(disk: &dyn Disk, name: &str, len: u64) -> Result<SegmentHeader, HeaderError> {
-    match read_page(disk, name, len) {
-        Ok(page) => SegmentHeader::decode(&page),
-        Err(error) => {
-            tracing::error!(file = name, %error, "cannot read the segment's header");
-            Err(HeaderError::Damaged)
+    // A disk that errs once may not err again.
+    for _ in 0..READ_TRIES {
+        match read_page(disk, name, len) {
+            Ok(page) => return SegmentHeader::decode(&page),
+            Err(error) => tracing::error!(file = name, %error, "cannot read the segment's header"),
         }
     }
+    Err(HeaderError::Damaged)
 }
 
 /// The first page of a file, or as much of it as there is.

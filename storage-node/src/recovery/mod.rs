@@ -6,8 +6,9 @@
 //! 3. The segments from there on are scanned ([`scan`]) and what they say goes into the index. How far the log was durable
 //!    is known from the marker (after a clean stop), from the index (which holds only what is durable), from the segments'
 //!    order (one that has a successor is durable) and from the marks in commit frames.
-//! 4. The last segment is synced before it is scanned: what the killed process had written becomes durable, and the index
-//!    does not get ahead of the log.
+//! 4. What the killed process had written to the last segment and not synced is written again, and synced, before the index
+//!    gets it: the log stays ahead. A sync alone would not do, because after one that failed the kernel takes pages for
+//!    written that are not, as long as the machine is up.
 //! 5. A torn tail is overwritten with zeros, durably, before anything is written in its place: a frame of it that survived
 //!    could otherwise stand, one day, right behind a new one, and rise again.
 //! 6. Segments that should be there and are not, and damage below what was durable, are losses: noted in the index, told
@@ -26,10 +27,10 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use self::inventory::Inventory;
-use crate::disk::LockError;
+use crate::disk::{DiskFile, LockError};
 use crate::entry::ShardMeta;
-use crate::index::kv::{Kv, KvError, KvStore};
-use crate::index::schema::{CheckpointRow, LossRow, Row, ShardRow, Table, place_of};
+use crate::index::kv::{Direction, Kv, KvError, KvStore};
+use crate::index::schema::{CheckpointRow, LossRow, Row, SegmentRow, ShardRow, Table, place_of, segment_of};
 use crate::index::step::Step;
 use crate::index::transaction::scan as rows;
 use crate::log::Tail;
@@ -93,21 +94,22 @@ pub struct Loss {
     pub end: u32,
 }
 
-/// Opens the index; sets one aside that is of no use. Says why, if it did.
+/// Opens the index; sets one aside that is of no use, or known to be damaged. Says why, if it did.
 pub(crate) fn open_index(
     store: &dyn KvStore,
     identity: &Identity,
     inventory: &Inventory,
-    asked: bool,
+    damage: Option<String>,
 ) -> Result<(Arc<dyn Kv>, Option<String>), OpenError> {
-    let reason = if asked {
-        Some("it was found damaged before".to_owned())
-    } else {
-        match store.open().and_then(|kv| Ok((unusable(&*kv, identity, inventory)?, kv))) {
+    let reason = match damage {
+        Some(reason) => Some(reason),
+        None => match store.open().and_then(|kv| Ok((unusable(&*kv, identity, inventory)?, kv))) {
             Ok((None, kv)) => return Ok((kv, None)),
             Ok((Some(reason), _)) => Some(reason),
+            // It may be as good as ever.
+            Err(error) if error.is_full_disk() => return Err(error.into()),
             Err(error) => Some(error.to_string()),
-        }
+        },
     };
     tracing::warn!(?reason, shard = %identity.shard, "the index is set aside and made again");
     store.set_aside()?;
@@ -126,7 +128,16 @@ pub(crate) fn unusable(kv: &dyn Kv, identity: &Identity, inventory: &Inventory) 
             .segments
             .get(&position.segment)
             .is_some_and(|segment| position.offset <= segment.len && position.offset.is_multiple_of(8));
-    Ok((!is_there).then(|| format!("it ends at {position}, which is not there any more")))
+    if !is_there {
+        return Ok(Some(format!("it ends at {position}, which is not there any more")));
+    }
+    for (key, row) in rows::<SegmentRow>(kv, &Table::Segment.all(), Direction::Ascending, usize::MAX)? {
+        let Some(id) = segment_of(&key).map(|segment| segment.of_generation(row.generation)) else { continue };
+        if inventory.has(id) && !inventory.segments.contains_key(&id) {
+            return Ok(Some(format!("it leads to segment {id}, which is there in another generation")));
+        }
+    }
+    Ok(None)
 }
 
 pub(crate) fn checkpoint(kv: &dyn Kv) -> Result<Option<CheckpointRow>, KvError> {
@@ -138,7 +149,7 @@ pub(crate) fn shard_row(kv: &dyn Kv) -> Result<ShardRow, KvError> {
 }
 
 pub(crate) fn losses(kv: &dyn Kv) -> Result<Vec<Loss>, KvError> {
-    let rows = rows::<LossRow>(kv, &Table::Loss.all(), crate::index::kv::Direction::Ascending, usize::MAX)?;
+    let rows = rows::<LossRow>(kv, &Table::Loss.all(), Direction::Ascending, usize::MAX)?;
     Ok(rows.into_iter().filter_map(|(key, row)| Some(Loss { begin: place_of(&key)?, end: row.end })).collect())
 }
 
@@ -211,6 +222,35 @@ fn overwrite(segment: &Segment, range: std::ops::Range<u32>) -> io::Result<()> {
     file.sync()
 }
 
+/// Makes what can be read of a range durable, whatever the kernel believes of it.
+fn write_again(segment: &Segment, range: std::ops::Range<u32>) -> io::Result<()> {
+    const STEP_LEN: u32 = 1 << 20;
+    let file = segment.file()?;
+    let begin = range.start.max(SegmentHeader::PAGE_LEN);
+    let mut bytes = vec![0; STEP_LEN as usize];
+    for at in (begin..range.end).step_by(STEP_LEN as usize) {
+        let end = range.end.min(at.saturating_add(STEP_LEN));
+        if write_part_again(file, at..end, &mut bytes)? {
+            continue;
+        }
+        // What cannot be read is left as it is: a scan says what that means.
+        for at in (at..end).step_by(SegmentHeader::PAGE_LEN as usize) {
+            write_part_again(file, at..end.min(at + SegmentHeader::PAGE_LEN), &mut bytes)?;
+        }
+    }
+    file.sync()
+}
+
+/// `false` if it cannot be read.
+fn write_part_again(file: &dyn DiskFile, range: std::ops::Range<u32>, buffer: &mut [u8]) -> io::Result<bool> {
+    let bytes = &mut buffer[..range.len()];
+    if file.read_at(range.start.into(), bytes).is_err() {
+        return Ok(false);
+    }
+    file.write_at(range.start.into(), &[IoSlice::new(bytes)])?;
+    Ok(true)
+}
+
 struct Replay<'r> {
     /// How far behind damage frames are looked for.
     search_len: u32,
@@ -244,7 +284,6 @@ impl Replay<'_> {
         durable: Position,
         marker: &Marker,
     ) -> Result<(), OpenError> {
-        segment.file()?.sync()?;
         let is_end = marker.clean && marker.end.segment == segment.id;
         let limit = if is_end { marker.end.offset } else { segment.len };
         let survey = scan::survey(segment, from, limit, self.search_len)?;
@@ -254,6 +293,9 @@ impl Replay<'_> {
             Ordering::Equal => mark.offset,
             Ordering::Greater => u32::MAX,
         };
+        if !is_end {
+            write_again(segment, durable_upto..survey.end)?;
+        }
         let scanned = self.scan(segment, scan::Range { from, durable_upto, frames_end: survey.end })?;
         self.indexed = Position::new(segment.id, scanned.end);
         if let Some(upto) = scanned.torn_upto {
@@ -294,7 +336,7 @@ impl Replay<'_> {
         expected.extend(Some(marker.end.segment).filter(|_| marker.clean));
         for segment in expected {
             let begin = Position::new(segment, 0);
-            if !inventory.segments.contains_key(&segment) && !known.contains(&begin) {
+            if !inventory.has(segment) && !known.contains(&begin) {
                 self.loss(begin, u32::MAX);
             }
         }

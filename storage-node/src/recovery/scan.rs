@@ -169,7 +169,10 @@ impl Scan<'_> {
         let Head::Block { header, .. } = &found.head else { return Ok(true) };
         let mut bytes = vec![0; header.block_len()];
         let begin = u64::from(found.body_at) - BlockHeader::LEN as u64;
-        if let Err(error) = self.segment.file()?.read_at(begin, &mut bytes) {
+        let file = self.segment.file()?;
+        // A disk that errs once may not err again.
+        let read = file.read_at(begin, &mut bytes).or_else(|_| file.read_at(begin, &mut bytes));
+        if let Err(error) = read {
             tracing::warn!(segment = %self.segment.id, offset = found.offset, %error, "cannot read a block");
             return Ok(false);
         }

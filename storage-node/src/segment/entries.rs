@@ -60,7 +60,7 @@ pub(crate) struct Amend {
     pub(crate) placement: Placement,
 }
 
-/// A set of segments, as ascending ranges that do not touch.
+/// A set of segments, whatever their generations, as ascending ranges of numbers that do not touch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct SegmentRanges(Vec<(u64, u64)>);
 
@@ -226,8 +226,8 @@ impl SegmentRanges {
     }
 
     pub(crate) fn contains(&self, segment: SegmentId) -> bool {
-        let at = self.0.partition_point(|(first, _)| *first <= segment.0);
-        at > 0 && segment.0 - self.0[at - 1].0 < self.0[at - 1].1
+        let at = self.0.partition_point(|(first, _)| *first <= segment.number());
+        at > 0 && segment.number() - self.0[at - 1].0 < self.0[at - 1].1
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = SegmentId> + '_ {
@@ -241,10 +241,10 @@ impl FromIterator<SegmentId> for SegmentRanges {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for segment in segments {
             match ranges.last_mut() {
-                Some((first, count)) if *first + *count == segment.0 => *count += 1,
+                Some((first, count)) if *first + *count == segment.number() => *count += 1,
                 last => {
-                    assert!(last.is_none_or(|(first, count)| *first + *count < segment.0), "segments ascend");
-                    ranges.push((segment.0, 1));
+                    assert!(last.is_none_or(|(first, count)| *first + *count < segment.number()), "segments ascend");
+                    ranges.push((segment.number(), 1));
                 }
             }
         }

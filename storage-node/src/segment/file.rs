@@ -121,6 +121,15 @@ pub(crate) struct Segments {
     live: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
     /// Gone, and not on record as gone: listed as if they were there, so that whoever looks misses them.
     missing: Mutex<BTreeSet<SegmentId>>,
+    /// Replaced by their next generations, and still there for readers that began before that.
+    retired: RwLock<Vec<Retired>>,
+}
+
+#[derive(Debug)]
+struct Retired {
+    segment: Arc<Segment>,
+    /// Held by those readers as well.
+    readers: Arc<()>,
 }
 
 impl Segments {
@@ -133,7 +142,28 @@ impl Segments {
     }
 
     pub(crate) fn get(&self, segment: SegmentId) -> Option<Arc<Segment>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned()
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned();
+        live.or_else(|| self.retired(segment))
+    }
+
+    fn retired(&self, segment: SegmentId) -> Option<Arc<Segment>> {
+        let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+        retired.iter().find(|retired| retired.segment.id == segment).map(|retired| Arc::clone(&retired.segment))
+    }
+
+    /// Takes a segment out of the log that the index does not lead to any more. Those who hold `readers` may still come to
+    /// it.
+    pub(crate) fn retire(&self, segment: SegmentId, readers: Arc<()>) {
+        if let Some(segment) = self.remove(segment) {
+            self.retired.write().unwrap_or_else(PoisonError::into_inner).push(Retired { segment, readers });
+        }
+    }
+
+    /// Retired segments that no reader comes to any more.
+    pub(crate) fn take_unread(&self) -> Vec<Arc<Segment>> {
+        let mut retired = self.retired.write().unwrap_or_else(PoisonError::into_inner);
+        let unread = retired.extract_if(.., |retired| Arc::strong_count(&retired.readers) == 1);
+        unread.map(|retired| retired.segment).collect()
     }
 
     pub(crate) fn ids(&self) -> Vec<SegmentId> {
@@ -150,8 +180,37 @@ impl Segments {
 
     /// What the log says that there should be, without one that is freed.
     pub(crate) fn listed(&self, freed: Option<SegmentId>) -> SegmentRanges {
-        let mut ids: BTreeSet<SegmentId> = self.ids().into_iter().collect();
+        let freed = freed.map(SegmentId::original);
+        let mut ids: BTreeSet<SegmentId> = self.ids().into_iter().map(SegmentId::original).collect();
         ids.extend(self.missing.lock().unwrap_or_else(PoisonError::into_inner).iter());
         ids.into_iter().filter(|id| Some(*id) != freed).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+    use crate::segment::header::tests::identity;
+
+    fn segment(id: SegmentId) -> Arc<Segment> {
+        let header = SegmentHeader { identity: identity(), segment: id, len: 8192, binding: Binding(1), created_ms: 0 };
+        Arc::new(Segment::new(Arc::new(SimulatedDisk::new()), &header, 0))
+    }
+
+    #[test]
+    fn a_retired_segment_is_there_until_those_who_were_reading_are_done() {
+        let (segments, old, new) = (Segments::default(), SegmentId(4), SegmentId(4).rewritten().unwrap());
+        [old, new, SegmentId(5)].map(|id| segments.insert(segment(id)));
+        let readers = Arc::new(());
+        let reading = Arc::clone(&readers);
+        segments.retire(old, readers);
+        assert_eq!(segments.ids(), [new, SegmentId(5)]);
+        assert!(segments.take_unread().is_empty() && segments.get(old).is_some());
+        drop(reading);
+        assert_eq!(segments.take_unread().len(), 1);
+        assert!(segments.get(old).is_none() && segments.get(new).is_some());
+        assert_eq!(segments.listed(None).iter().collect::<Vec<_>>(), [SegmentId(4), SegmentId(5)]);
+        assert_eq!(segments.listed(Some(new)).iter().collect::<Vec<_>>(), [SegmentId(5)]);
     }
 }

@@ -25,32 +25,82 @@ pub(crate) mod frame;
 pub(crate) mod header;
 pub(crate) mod walk;
 
-/// Number of a segment, from 1, rising; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Number of a segment, from 1, rising, never used again; and in the high 16 bits its generation: 0 as the commits wrote it,
+/// one more each time that it is [rewritten](crate::rewrite). Shown as `42` and `42.1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SegmentId(pub u64);
 
 impl SegmentId {
+    const NUMBER_BITS: u32 = 48;
+
+    pub const fn number(self) -> u64 {
+        self.0 & ((1 << Self::NUMBER_BITS) - 1)
+    }
+
+    pub const fn generation(self) -> u16 {
+        (self.0 >> Self::NUMBER_BITS) as u16
+    }
+
+    /// The segment after it, as the commits write it.
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.number() + 1)
+    }
+
+    /// The same, as the commits wrote it.
+    pub(crate) const fn original(self) -> Self {
+        Self(self.number())
+    }
+
+    /// The same in this generation.
+    pub(crate) const fn of_generation(self, generation: u16) -> Self {
+        Self(self.number() | (generation as u64) << Self::NUMBER_BITS)
+    }
+
+    /// The same in its next generation; `None` if there were too many.
+    pub(crate) fn rewritten(self) -> Option<Self> {
+        self.0.checked_add(1 << Self::NUMBER_BITS).map(Self)
     }
 
     pub(crate) fn file_name(self) -> String {
-        format!("{:020}.seg", self.0)
+        match self.generation() {
+            0 => format!("{:020}.seg", self.number()),
+            generation => format!("{:020}.{generation}.seg", self.number()),
+        }
     }
 
     /// The segment that a file of this name should be.
     pub(crate) fn of_file_name(name: &str) -> Option<Self> {
-        let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 20)?;
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        u64::from_str(digits).ok().map(Self)
+        let stem = name.strip_suffix(".seg")?;
+        let (digits, generation) = match stem.split_once('.') {
+            Some((digits, generation)) => (digits, u16::from_str(generation).ok().filter(|number| *number > 0)?),
+            None => (stem, 0),
+        };
+        let id = u64::from_str(digits).ok().filter(|number| *number < 1 << Self::NUMBER_BITS);
+        let id = id.map(|number| Self(u64::from(generation) << Self::NUMBER_BITS | number));
+        // Only names that are written so: no signs, no leading zeros too many.
+        id.filter(|id| id.file_name() == name)
+    }
+}
+
+impl PartialOrd for SegmentId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SegmentId {
+    /// In the order of the log: by number, then by generation.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.number(), self.generation()).cmp(&(other.number(), other.generation()))
     }
 }
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        match self.generation() {
+            0 => write!(f, "{}", self.number()),
+            generation => write!(f, "{}.{generation}", self.number()),
+        }
     }
 }
 
@@ -103,8 +153,22 @@ mod tests {
     fn file_names_are_numbers_of_twenty_digits() {
         assert_eq!(SegmentId(42).file_name(), "00000000000000000042.seg");
         assert_eq!(SegmentId::of_file_name("00000000000000000042.seg"), Some(SegmentId(42)));
-        for other in ["42.seg", "0000000000000000004x.seg", "+0000000000000000042.seg", "00000000000000000042", "lock"]
-        {
+        let second = SegmentId(42).rewritten().unwrap().rewritten().unwrap();
+        assert_eq!(
+            (second.file_name().as_str(), second.to_string()),
+            ("00000000000000000042.2.seg", "42.2".to_owned())
+        );
+        assert_eq!(SegmentId::of_file_name("00000000000000000042.2.seg"), Some(second));
+        assert!(SegmentId(42) < second && second < SegmentId(43) && second.next() == SegmentId(43));
+        for other in [
+            "00000000000000000042.0.seg",
+            "00000000000000000042.02.seg",
+            "42.seg",
+            "0000000000000000004x.seg",
+            "+0000000000000000042.seg",
+            "00000000000000000042",
+            "lock",
+        ] {
             assert_eq!(SegmentId::of_file_name(other), None, "{other}");
         }
     }

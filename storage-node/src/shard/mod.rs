@@ -7,6 +7,7 @@
 //! is durable and was listed. One queue for stores and seals is what makes it so (trap C1).
 //! INV-END: beyond a known end nothing is taken, by no kind of store, for ever (trap C8). A known end implies a seal.
 //! INV-SHARD-RELEASE: `released` moves only after every end below it is known here, durably, and what lies beyond is purged.
+//! INV-TRIM: the trim point never passes `released`, never goes back, and is durable before a seal's answer tells of it (trap C6).
 
 mod partition;
 mod read_stream;
@@ -15,6 +16,7 @@ mod replies;
 use std::collections::{BTreeMap, VecDeque};
 
 use dlog_proto::block::{Block, BlockKind, PlacementVersion};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{
     Amend, Flushed, FlushedUpto, Kept, PartitionRelease, Release, Seal, SealPartition, SealRefusal, SealedPartition,
     Store, StoreAnswer, StoreMode, StoreRefusal,
@@ -68,6 +70,7 @@ enum Input {
     Amend { from: Asker, amend: Amend },
     Seal { from: Asker, seal: SealPartition },
     Release(PartitionRelease),
+    Trim { partition: PartitionUid, upto: Lsn },
 }
 
 #[derive(Debug)]
@@ -161,6 +164,14 @@ impl ShardCore {
         }
     }
 
+    /// The metadata tier has let go of everything up to `upto`. What is not released here yet goes when it is. Told again after a
+    /// restart, a trim point that was lost with unsynced data is set again.
+    pub fn handle_trim(&mut self, partition: PartitionUid, upto: Lsn) {
+        if !self.failed {
+            self.handle(partition, Input::Trim { partition, upto });
+        }
+    }
+
     /// Asks for a partition's state to be in memory: a reader wants it.
     pub fn want(&mut self, partition: PartitionUid) {
         if !self.failed && !self.partitions.contains_key(&partition) {
@@ -191,8 +202,8 @@ impl ShardCore {
                 }
                 Input::Amend { from, amend } => self.refuse_amend(from, &amend, StoreRefusal::Disabled),
                 Input::Seal { from, seal } => self.refuse_seal(from, &seal, SealRefusal::Disabled),
-                // It comes again.
-                Input::Release(_) => {}
+                // They come again.
+                Input::Release(_) | Input::Trim { .. } => {}
             }
         }
     }
@@ -230,7 +241,9 @@ impl ShardCore {
     fn refusal_of(&self, incarnation: Incarnation) -> Option<StoreRefusal> {
         match () {
             () if self.failed => Some(StoreRefusal::Disabled),
-            () if incarnation != self.incarnation => Some(StoreRefusal::Incarnation(Some(self.incarnation))),
+            () if incarnation != self.incarnation && !bug(Bug::IncarnationIgnored) => {
+                Some(StoreRefusal::Incarnation(Some(self.incarnation)))
+            }
             () => None,
         }
     }
@@ -242,6 +255,7 @@ impl ShardCore {
                 Input::Amend { from, amend } => self.admit_amend(from, &amend),
                 Input::Seal { from, seal } => self.admit_seal(from, &seal),
                 Input::Release(release) => self.admit_release(release),
+                Input::Trim { partition, upto } => self.admit_trim(partition, upto),
             },
             Some(Slot::Loading(waiting)) => waiting.push(input),
             None => {
@@ -273,7 +287,7 @@ impl ShardCore {
             Err(refusal) => return self.refuse_store(from, store, &block, refusal),
         };
         // Recovery stores are synced whatever the log says (trap C7b).
-        let sync = store.sync || store.mode != StoreMode::Append;
+        let sync = store.sync || (store.mode != StoreMode::Append && !bug(Bug::RecoveryStoresCached));
         let answer = self.store_answer(store, &block, Ok(Kept::Cached));
         let (partition, epoch, first_esn) = (header.partition, header.epoch, header.first_esn);
         let seq = match admitted {
@@ -281,7 +295,8 @@ impl ShardCore {
             Admitted::Placement => self.submit(Entry::Amend { partition, epoch, first_esn, placement }, sync),
             Admitted::Known(seq) => seq,
         };
-        self.defer(seq, if sync { Due::Durable } else { Due::Written }, Reply::Stored { to: from, answer });
+        let due = if sync && !bug(Bug::AnswerBeforeSync) { Due::Durable } else { Due::Written };
+        self.defer(seq, due, Reply::Stored { to: from, answer });
     }
 
     fn admit_amend(&mut self, from: Asker, amend: &Amend) {
@@ -311,8 +326,9 @@ impl ShardCore {
         }
         // Written again even if nothing changed: it brings what was only cached before it to the disk.
         let entry = Entry::Partition(state.meta().clone());
-        let seq = self.submit(entry, true);
-        self.defer(seq, Due::Durable, Reply::Sealed { to: from, seal: seal.clone() });
+        let seq = if bug(Bug::SealNotPersisted) { self.submitted } else { self.submit(entry, true) };
+        let due = if bug(Bug::SealAnsweredEarly) { Due::Written } else { Due::Durable };
+        self.defer(seq, due, Reply::Sealed { to: from, seal: seal.clone() });
     }
 
     /// INV-SHARD-RELEASE.
@@ -335,13 +351,26 @@ impl ShardCore {
         let state = self.state(release.partition);
         if let Some(released) = state.release(release.released, release.settled) {
             self.out.push_back(Output::Released { partition: release.partition, released });
+            self.admit_trim(release.partition, Lsn::ZERO);
         }
+    }
+
+    /// INV-TRIM.
+    fn admit_trim(&mut self, partition: PartitionUid, upto: Lsn) {
+        let state = self.state(partition);
+        if !state.trim(upto) {
+            return;
+        }
+        let (released, entry) = (state.released(), Entry::Partition(state.meta().clone()));
+        // Nobody waits for it: a seal, which tells of it, syncs what was queued before.
+        self.submit(entry, false);
+        self.out.push_back(Output::Released { partition, released });
     }
 
     fn answer(&mut self, seq: EntrySeq, reply: Reply) {
         match reply {
             Reply::Stored { to, mut answer } => {
-                if self.replies.is_durable(seq) {
+                if self.replies.is_durable(seq) || bug(Bug::AnswerBeforeSync) {
                     answer.result = Ok(Kept::Flushed);
                 } else {
                     let StoreAnswer { partition, epoch, first_esn, .. } = answer;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dlog_proto::block::{BlockHeader, BlockKind, Placement};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch, SealedState, StoreMode, StoreRefusal};
 use dlog_proto::{Epoch, Esn, Lsn};
 
@@ -35,6 +36,8 @@ pub(super) enum Admitted {
 pub struct PartitionState {
     meta: PartitionMeta,
     released: Lsn,
+    /// Up to where the metadata tier has let go; the trim point follows as far as is released.
+    trim_wanted: Lsn,
     /// Of epochs whose ends are not known. None is forgotten before its end is: blocks at or below `settled` are not listed any
     /// more, so that without the mark recovery would take them for never written.
     marks: BTreeMap<Epoch, EpochMarks>,
@@ -47,7 +50,7 @@ pub struct PartitionState {
 impl PartitionState {
     pub(super) fn new(meta: PartitionMeta) -> Self {
         let (marks, unsettled) = (BTreeMap::new(), BTreeMap::new());
-        Self { meta, released: Lsn::ZERO, marks, snapshot: None, unsettled }
+        Self { meta, released: Lsn::ZERO, trim_wanted: Lsn::ZERO, marks, snapshot: None, unsettled }
     }
 
     pub(super) fn from_image(image: PartitionImage) -> Self {
@@ -58,7 +61,8 @@ impl PartitionState {
         };
         let unsettled = image.unsettled.into_iter().map(held).collect();
         let marks = image.marks.epochs.into_iter().map(|marks| (marks.epoch, marks)).collect();
-        Self { meta: image.meta, released: image.marks.released, marks, snapshot: image.snapshot, unsettled }
+        let (meta, released, trim_wanted) = (image.meta, image.marks.released, Lsn::ZERO);
+        Self { meta, released, trim_wanted, marks, snapshot: image.snapshot, unsettled }
     }
 
     pub fn meta(&self) -> &PartitionMeta {
@@ -85,15 +89,15 @@ impl PartitionState {
     fn check(&self, mode: StoreMode, epoch: Epoch, last_esn: Esn) -> Result<(), StoreRefusal> {
         let seal = self.meta.seal;
         let sealed = match mode {
-            StoreMode::Append => epoch < seal,
-            StoreMode::Recovery { recoverer } => recoverer < seal,
+            StoreMode::Append => epoch < seal && !bug(Bug::SealSparesStores),
+            StoreMode::Recovery { recoverer } => recoverer < seal && !bug(Bug::SealSparesRecoverers),
             StoreMode::Rebuild => false,
         };
         if sealed {
             return Err(StoreRefusal::Sealed(seal));
         }
         match self.meta.end_of(epoch) {
-            Some(end) if last_esn > end.last_esn => Err(StoreRefusal::BeyondEnd),
+            Some(end) if last_esn > end.last_esn && !bug(Bug::EndSparesStores) => Err(StoreRefusal::BeyondEnd),
             // Only what is decided or settled is rebuilt.
             None if mode == StoreMode::Rebuild => Err(StoreRefusal::BeyondEnd),
             _ if self.meta.deleted => Err(StoreRefusal::BeyondEnd),
@@ -158,7 +162,9 @@ impl PartitionState {
         placement: &Placement,
         seq: EntrySeq,
     ) -> Result<Admitted, StoreRefusal> {
-        self.check(mode, epoch, first_esn)?;
+        if !bug(Bug::SealSparesAmends) {
+            self.check(mode, epoch, first_esn)?;
+        }
         self.note_marks(mode, epoch, placement);
         let held = self.unsettled.get_mut(&Lsn::new(epoch, first_esn)).ok_or(StoreRefusal::NoPayload)?;
         if placement.version <= held.placement.version {
@@ -173,7 +179,7 @@ impl PartitionState {
     /// Marks that came with a placement. Those of sealed epochs stay as the seal's answer gave them: whoever sealed counts on
     /// finding here every block above them.
     fn note_marks(&mut self, mode: StoreMode, epoch: Epoch, placement: &Placement) {
-        if mode == StoreMode::Append && epoch >= self.meta.seal {
+        if mode == StoreMode::Append && (epoch >= self.meta.seal || bug(Bug::MarksMoveUnderSeal)) {
             self.raise(EpochMarks { epoch, acked: placement.acked, settled: placement.settled });
         }
     }
@@ -203,7 +209,10 @@ impl PartitionState {
     /// Learns where epochs ended, and gives up what lies beyond. Whether anything was new.
     pub(super) fn learn_ends(&mut self, ends: &[EpochEnd]) -> bool {
         let mut new = false;
-        for end in ends {
+        if bug(Bug::PurgeForgotten) {
+            return false;
+        }
+        for end in ends.iter().filter(|end| end.epoch >= self.meta.trim.epoch()) {
             let at = match self.meta.ends.binary_search_by_key(&end.epoch, |e| e.epoch) {
                 Ok(at) => {
                     assert_eq!(self.meta.ends[at].last_esn, end.last_esn, "an epoch ends once");
@@ -213,7 +222,9 @@ impl PartitionState {
             };
             self.meta.ends.insert(at, *end);
             // A known end implies the seal (trap C8).
-            self.meta.seal = self.meta.seal.max(end.epoch.next());
+            if !bug(Bug::EndSparesStores) {
+                self.meta.seal = self.meta.seal.max(end.epoch.next());
+            }
             self.unsettled.retain(|first, _| first.epoch() != end.epoch);
             self.marks.remove(&end.epoch);
             new = true;
@@ -224,7 +235,8 @@ impl PartitionState {
     /// Lets readers read up to here. The new mark, if it is one.
     pub(super) fn release(&mut self, released: Lsn, settled: Esn) -> Option<Lsn> {
         let epoch = released.epoch();
-        if epoch >= self.meta.seal && self.meta.end_of(epoch).is_none() {
+        let open = epoch >= self.meta.seal || bug(Bug::MarksMoveUnderSeal);
+        if open && self.meta.end_of(epoch).is_none() {
             self.raise(EpochMarks { epoch, acked: released.esn(), settled });
         }
         if released <= self.released {
@@ -232,6 +244,20 @@ impl PartitionState {
         }
         self.released = released;
         Some(released)
+    }
+
+    /// Lets go of everything up to `upto`, as far as it is released. Whether the trim point moved.
+    pub(super) fn trim(&mut self, upto: Lsn) -> bool {
+        self.trim_wanted = self.trim_wanted.max(upto);
+        let released = if bug(Bug::TrimPassesReleased) { Lsn::MAX } else { self.released };
+        let trim = self.trim_wanted.min(released);
+        if trim <= self.meta.trim {
+            return false;
+        }
+        self.meta.trim = trim;
+        self.meta.ends.retain(|end| end.epoch >= trim.epoch());
+        self.unsettled.retain(|first, held| Lsn::new(first.epoch(), first.esn().last_of(held.span)) > trim);
+        true
     }
 
     /// What a seal's answer says of these epochs.
@@ -377,6 +403,21 @@ mod tests {
         assert_eq!((listed, sealed.epochs[0].settled), (vec![5, 7], Esn(4)));
         assert_eq!(sealed.epochs[1].blocks, []);
         assert_eq!(store(&mut state, APPEND, &header(1, 3, 2), 1), Err(StoreRefusal::Settled));
+    }
+
+    #[test]
+    fn trim_follows_what_is_released_and_never_passes_it() {
+        let mut state = state();
+        for first in [1, 3, 5] {
+            store(&mut state, APPEND, &header(1, first, 2), 1).unwrap();
+        }
+        state.release(Lsn::new(Epoch(1), Esn(4)), Esn(0));
+        assert!(state.trim(Lsn::new(Epoch(1), Esn(6))));
+        assert_eq!(state.meta().trim, Lsn::new(Epoch(1), Esn(4)), "the rest is not released");
+        assert_eq!(state.sealed_state(&[Epoch(1)]).epochs[0].blocks.len(), 1, "what is gone is not listed");
+        assert!(!state.trim(Lsn::new(Epoch(1), Esn(2))), "it never goes back");
+        state.release(Lsn::new(Epoch(1), Esn(6)), Esn(0));
+        assert!(state.trim(Lsn::ZERO) && state.meta().trim == Lsn::new(Epoch(1), Esn(6)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use dlog_proto::block::{Block, Copyset};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{ClaimKind, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead, WirePlacement};
 use dlog_proto::{Lsn, PartitionUid, ShardId};
 
@@ -129,6 +130,7 @@ impl ReadStream {
         }
         let claimable = match self.request.mode {
             ReadMode::AllSendAll => limit,
+            ReadMode::SingleCopy { .. } if bug(Bug::SilenceBeyondSettled) => limit,
             ReadMode::SingleCopy { .. } => limit.min(readable.settled),
         };
         self.claim(claimable, ClaimKind::NoRecords);

@@ -15,16 +15,16 @@ use crate::workload::{self, Action, Workload};
 
 /// What was asked of a shard until its power was cut.
 #[derive(Default)]
-struct History {
-    written: Vec<Entry>,
+pub(crate) struct History {
+    pub(crate) written: Vec<Entry>,
     /// Entries of which it was said that they are durable.
-    durable: usize,
+    pub(crate) durable: usize,
     operations: u64,
-    finished: bool,
+    pub(crate) finished: bool,
 }
 
 /// Runs a workload until it is done or the power is cut.
-fn run(machine: &Machine, seed: u64, actions: usize, reclaims: bool, cut_power_at: Option<u64>) -> History {
+pub(crate) fn run(machine: &Machine, seed: u64, actions: usize, reclaims: bool, cut_power_at: Option<u64>) -> History {
     let mut workload = Workload::new(seed, 3, 3000, reclaims);
     let mut history = History::default();
     if let Some(at) = cut_power_at {
@@ -42,7 +42,7 @@ fn run(machine: &Machine, seed: u64, actions: usize, reclaims: bool, cut_power_a
     history
 }
 
-fn step(machine: &Machine, slot: &mut Option<Engine>, action: Action, history: &mut History) -> Option<()> {
+pub(crate) fn step(machine: &Machine, slot: &mut Option<Engine>, action: Action, history: &mut History) -> Option<()> {
     let engine = slot.as_mut()?;
     match action {
         Action::Append(entries) => {
@@ -57,6 +57,7 @@ fn step(machine: &Machine, slot: &mut Option<Engine>, action: Action, history: &
         Action::Checkpoint => engine.checkpoint().ok()?,
         Action::Mark => engine.mark().ok()?,
         Action::Reclaim => drop(engine.reclaim().ok()?),
+        Action::Rewrite => drop(engine.rewrite().ok()?),
         Action::Restart => {
             slot.take()?.close().ok()?;
             history.durable = history.written.len();

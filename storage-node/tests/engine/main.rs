@@ -2,11 +2,15 @@
 
 mod commit;
 mod crash;
+mod errors;
 mod faults;
 mod identity;
 mod machine;
 mod model;
 mod offline;
+mod process;
 mod reads;
 mod reclaim;
+mod retention;
+mod rewrite;
 mod workload;

@@ -65,6 +65,7 @@ fn any_lawful_life_is_well() {
                 Action::Checkpoint => engine.as_mut().unwrap().checkpoint().unwrap(),
                 Action::Mark => engine.as_mut().unwrap().mark().unwrap(),
                 Action::Reclaim => drop(engine.as_mut().unwrap().reclaim().unwrap()),
+                Action::Rewrite => drop(engine.as_mut().unwrap().rewrite().unwrap()),
                 Action::Restart => {
                     engine.take().unwrap().close().unwrap();
                     engine = Some(machine.open().0);

@@ -18,6 +18,8 @@ pub(crate) enum Action {
     Checkpoint,
     Mark,
     Reclaim,
+    /// Rewrite a segment.
+    Rewrite,
     /// Close and open again.
     Restart,
 }
@@ -66,8 +68,11 @@ impl Workload {
             }
             62..80 => Action::Sync,
             80..91 => Action::Upkeep,
-            91..94 => Action::Checkpoint,
-            94..96 => Action::Mark,
+            91..92 => Action::Checkpoint,
+            92..94 if self.reclaims => Action::Rewrite,
+            92..94 => Action::Checkpoint,
+            94..95 => Action::Mark,
+            95..96 if self.reclaims => Action::Rewrite,
             96..98 if self.reclaims => Action::Reclaim,
             _ => Action::Restart,
         }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dlog_metadata::state::NodeInfo;
 use dlog_proto::transport::{Connection, LaneKind, LaneSender, QuicIncoming};
-use dlog_proto::wire::{EpochEnd, Frame, Tail};
+use dlog_proto::wire::{Acks, AppendError, AppendOk, EpochEnd, Frame, Tail};
 use dlog_proto::{Epoch, EpochTable, NodeId, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::entry::PartitionImage;
 use dlog_storage_node::read::{Chunk, ReadError};
@@ -81,12 +82,23 @@ pub(crate) enum Input {
         chunk: Result<Chunk, ReadError>,
     },
 
+    Append(LocalAppend),
     GetTail {
         partition: PartitionUid,
         reply: oneshot::Sender<Option<Tail>>,
     },
     /// Closes the shards; the core ends when that is done.
     Stop(oneshot::Sender<()>),
+}
+
+/// An append of another part of this process.
+#[derive(Debug)]
+pub(crate) struct LocalAppend {
+    pub(crate) partition: PartitionUid,
+    pub(crate) acks: Acks,
+    pub(crate) with_offset: bool,
+    pub(crate) batch: Bytes,
+    pub(crate) reply: oneshot::Sender<Result<AppendOk, AppendError>>,
 }
 
 /// A core, for those who want to tell it something. Cheap to clone.

@@ -12,6 +12,7 @@ mod lanes;
 mod links;
 mod sequencing;
 mod shard;
+mod tails;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,13 +31,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use self::inbox::LaneNumber;
-pub(crate) use self::inbox::{CoreHandle, Input};
+pub(crate) use self::inbox::{CoreHandle, Input, LocalAppend};
 pub(crate) use self::lanes::speaks_for_a_node;
 use self::links::Links;
 pub(crate) use self::links::Reach;
 use self::sequencing::Sequencing;
 use self::shard::LocalShard;
 pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
+pub(crate) use self::tails::Tails;
 use super::proposer::Proposer;
 
 /// Inputs that are taken at once.
@@ -55,6 +57,7 @@ pub(crate) struct CoreSetup {
     pub(crate) settings: Arc<Settings>,
     pub(crate) proposer: Proposer,
     pub(crate) reach: Reach,
+    pub(crate) tails: Tails,
 }
 
 /// Starts a core on a thread of its own.
@@ -91,13 +94,13 @@ struct Core {
 
 impl Core {
     fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { index, me, inbox, admission, settings, proposer, reach } = setup;
+        let CoreSetup { index, me, inbox, admission, settings, proposer, reach, tails } = setup;
         Self {
             inbox,
             admission,
             lanes: HashMap::new(),
             links: Links::new(reach, me.clone()),
-            sequencing: Sequencing::new(Host::new(settings, fastrand::u64(..)), index, proposer),
+            sequencing: Sequencing::new(Host::new(settings, fastrand::u64(..)), index, proposer, tails),
             shards: BTreeMap::new(),
             stop: None,
             me,
@@ -164,14 +167,17 @@ impl Core {
                 partitions.into_iter().for_each(|(partition, assigned)| host.handle_assigned(partition, assigned));
             }
             Input::Superseded(partitions) => {
-                partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(partition, by));
+                partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }
             Input::Tick => {
                 host.retry_assigned();
                 host.renew_stalled(now, NODESET_PATIENCE);
             }
             Input::Activated(tables) => {
-                tables.into_iter().for_each(|(partition, table)| host.handle_activated(now, now_ms, partition, table))
+                for (partition, table) in tables {
+                    host.handle_activated(now, now_ms, partition, table);
+                    self.sequencing.tails.touch(partition);
+                }
             }
             Input::Decided(ends) => {
                 ends.into_iter().for_each(|(partition, end)| host.handle_decided(partition, end));
@@ -192,6 +198,7 @@ impl Core {
                     shard.handle_read_done(lane, version, chunk, &lane_of.tx);
                 }
             }
+            Input::Append(append) => self.sequencing.handle_local_append((now, now_ms), append),
             Input::GetTail { partition, reply } => {
                 let _ = reply.send(self.tail(partition));
             }

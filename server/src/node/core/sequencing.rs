@@ -7,15 +7,17 @@ use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
-    Append, AppendError, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload, ProducersRead,
+    Append, AppendError, AppendOk, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload, ProducersRead,
     Release, Seal, SealPartition, Sealed, Stored,
 };
 use dlog_proto::{Epoch, PartitionUid, ShardRef, Time, TimestampMs};
 use dlog_sequencer::{AppendRequest, Event, Host, HostOutput, NewEpochReason, Output, Proposal, Token};
 use slab::Slab;
+use tokio::sync::oneshot;
 
-use super::inbox::LaneNumber;
+use super::inbox::{LaneNumber, LocalAppend};
 use super::links::Links;
+use super::tails::{OwnTails, Tails};
 use crate::node::proposer::{Ask, Proposer};
 
 /// Partitions in one seal or release.
@@ -23,16 +25,21 @@ const PARTITIONS_AT_ONCE: usize = 256;
 
 /// Whom the answer to an append goes to.
 #[derive(Debug)]
-struct Waiter {
-    lane: LaneNumber,
-    corr: u64,
-    partition: PartitionUid,
+enum Waiter {
+    Lane {
+        lane: LaneNumber,
+        corr: u64,
+        partition: PartitionUid,
+    },
+    /// Somebody in this process.
+    Local(oneshot::Sender<Result<AppendOk, AppendError>>),
 }
 
 /// This core's sequencers, and who waits for them.
 #[derive(Debug)]
 pub(super) struct Sequencing {
     pub(super) host: Host,
+    pub(super) tails: OwnTails,
     waiters: Slab<Waiter>,
     core: u16,
     proposer: Proposer,
@@ -41,8 +48,9 @@ pub(super) struct Sequencing {
 }
 
 impl Sequencing {
-    pub(super) fn new(host: Host, core: u16, proposer: Proposer) -> Self {
-        Self { host, waiters: Slab::new(), core, proposer, seals: BTreeMap::new(), releases: BTreeMap::new() }
+    pub(super) fn new(host: Host, core: u16, proposer: Proposer, tails: Tails) -> Self {
+        let (seals, releases) = (BTreeMap::new(), BTreeMap::new());
+        Self { host, tails: OwnTails::new(tails), waiters: Slab::new(), core, proposer, seals, releases }
     }
 
     /// An append came in. `Err` if the frame is none.
@@ -53,13 +61,20 @@ impl Sequencing {
         frame: Frame,
     ) -> Result<(), String> {
         let append = Append::from_frame(&frame).map_err(|error| error.to_string())?;
-        let waiter = Waiter { lane, corr: frame.corr, partition: append.partition };
+        let waiter = Waiter::Lane { lane, corr: frame.corr, partition: append.partition };
         let token = Token(self.waiters.insert(waiter) as u64);
         let Append { partition, acks, with_offset } = append;
         // Contiguous already, unless it was sent in pieces.
         let batch = frame.payload.into_contiguous();
         self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
         Ok(())
+    }
+
+    /// An append of another part of this process.
+    pub(super) fn handle_local_append(&mut self, (now, now_ms): (Time, TimestampMs), append: LocalAppend) {
+        let LocalAppend { partition, acks, with_offset, batch, reply } = append;
+        let token = Token(self.waiters.insert(Waiter::Local(reply)) as u64);
+        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
     }
 
     /// A shard has said something. `Err` if it makes no sense.
@@ -100,15 +115,25 @@ impl Sequencing {
                     if matches!(outcome, Err(AppendError::Invalid { .. })) {
                         tracing::debug!(%partition, %epoch, ?outcome, "an append was refused");
                     }
-                    let Some(waiter) = self.waiters.try_remove(token.0 as usize) else { continue };
-                    if let Some(tx) = answer(waiter.lane) {
-                        let appended = Appended { partition: waiter.partition, outcome };
-                        let _ = tx.send(appended.to_frame(waiter.corr, Payload::empty()));
+                    self.tails.touch(partition);
+                    match self.waiters.try_remove(token.0 as usize) {
+                        Some(Waiter::Lane { lane, corr, partition }) => {
+                            if let Some(tx) = answer(lane) {
+                                let _ = tx.send(Appended { partition, outcome }.to_frame(corr, Payload::empty()));
+                            }
+                        }
+                        // Whoever asked may have given up.
+                        Some(Waiter::Local(reply)) => drop(reply.send(outcome)),
+                        None => {}
                     }
                 }
-                HostOutput::Partition { partition, epoch, output } => self.carry_out(links, partition, epoch, output),
+                HostOutput::Partition { partition, epoch, output } => {
+                    self.tails.touch(partition);
+                    self.carry_out(links, partition, epoch, output);
+                }
             }
         }
+        self.tails.tell(|partition| Some(self.host.sequencer(partition)?.tail()));
         self.send_gathered(links);
     }
 
@@ -155,6 +180,7 @@ impl Sequencing {
             Proposal::NewEpoch { partition, current, reason } => {
                 match reason {
                     NewEpochReason::EpochFull => tracing::info!(%partition, %current, "the epoch is full"),
+                    NewEpochReason::Planned => tracing::info!(%partition, %current, "a planned change of epoch"),
                     NewEpochReason::NoShards => {
                         tracing::warn!(%partition, %current, "too few shards take writes: asking for others");
                     }

@@ -61,6 +61,10 @@ impl Faults {
         Ok(())
     }
 
+    pub(super) fn power_is_off(&self) -> bool {
+        self.cut_power_at.is_some_and(|at| self.changes >= at)
+    }
+
     /// Whether the operation that was just checked is the one at which the power fails.
     pub(super) fn power_fails_now(&self) -> bool {
         self.cut_power_at.is_some_and(|at| self.changes == at + 1)
@@ -71,6 +75,11 @@ impl SimulatedDisk {
     /// Plans a fault. [`crash`](Self::crash) and [`kill`](Self::kill) forget it.
     pub fn inject(&self, fault: Fault) {
         self.state().faults.planned.push(fault);
+    }
+
+    /// Planned faults that did not come to pass yet, counted one by one.
+    pub fn faults_left(&self) -> u64 {
+        self.state().faults.planned.iter().map(|fault| fault.times).sum()
     }
 
     /// Lets `operations` more changing operations succeed and then cuts the power.

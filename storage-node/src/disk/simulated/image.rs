@@ -18,11 +18,18 @@ pub(super) struct Image {
     /// Per page written since the last sync: what it was after each write, oldest first. The kernel may have written any
     /// of them back.
     unsynced: BTreeMap<usize, Vec<Page>>,
+    /// What a failed sync left: the kernel shows these pages and believes that they are on the medium.
+    phantom: BTreeMap<usize, Page>,
 }
 
 impl Image {
     pub(super) fn zeros(len: u64) -> Self {
-        Self { len, durable: vec![0; (len as usize).next_multiple_of(PAGE_LEN)], unsynced: BTreeMap::new() }
+        Self {
+            len,
+            durable: vec![0; (len as usize).next_multiple_of(PAGE_LEN)],
+            unsynced: BTreeMap::new(),
+            phantom: BTreeMap::new(),
+        }
     }
 
     pub(super) fn with(bytes: &[u8]) -> Self {
@@ -36,8 +43,9 @@ impl Image {
     }
 
     fn page(&self, number: usize) -> &[u8] {
-        match self.unsynced.get(&number).and_then(|versions| versions.last()) {
-            Some(newest) => &newest[..],
+        let newest = self.unsynced.get(&number).and_then(|versions| versions.last());
+        match newest.or_else(|| self.phantom.get(&number)) {
+            Some(page) => &page[..],
             None => &self.durable[number * PAGE_LEN..][..PAGE_LEN],
         }
     }
@@ -74,11 +82,20 @@ impl Image {
         for (number, versions) in std::mem::take(&mut self.unsynced) {
             let newest = versions.last().expect("a version per write");
             self.durable[number * PAGE_LEN..][..PAGE_LEN].copy_from_slice(&newest[..]);
+            self.phantom.remove(&number);
+        }
+    }
+
+    /// The medium refuses: no later sync tries these pages again, unless they are written again.
+    pub(super) fn fail_sync(&mut self) {
+        for (number, mut versions) in std::mem::take(&mut self.unsynced) {
+            self.phantom.insert(number, versions.pop().expect("a version per write"));
         }
     }
 
     /// Each unsynced page is lost, kept as of one of its writes, or torn between its durable and its newest bytes.
     pub(super) fn crash(&mut self, rng: &mut fastrand::Rng) {
+        self.phantom.clear();
         for (number, versions) in std::mem::take(&mut self.unsynced) {
             let durable = &mut self.durable[number * PAGE_LEN..][..PAGE_LEN];
             match rng.u8(0..6) {
@@ -100,7 +117,8 @@ impl Image {
     pub(super) fn flip_bit(&mut self, bit: u64) {
         let (at, mask) = ((bit / 8) as usize, 1 << (bit % 8));
         self.durable[at] ^= mask;
-        for version in self.unsynced.get_mut(&(at / PAGE_LEN)).into_iter().flatten() {
+        let number = at / PAGE_LEN;
+        for version in self.unsynced.get_mut(&number).into_iter().flatten().chain(self.phantom.get_mut(&number)) {
             version[at % PAGE_LEN] ^= mask;
         }
     }

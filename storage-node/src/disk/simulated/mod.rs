@@ -338,9 +338,15 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.faults.check(Operation::Sync)?;
-        state.image(self.id, self.life)?.sync();
-        Ok(())
+        let outcome = state.faults.check(Operation::Sync);
+        let power_is_on = !state.faults.power_is_off();
+        let image = state.image(self.id, self.life)?;
+        match &outcome {
+            Ok(()) => image.sync(),
+            Err(_) if power_is_on => image.fail_sync(),
+            Err(_) => {}
+        }
+        outcome
     }
 
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {

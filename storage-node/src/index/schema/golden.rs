@@ -75,7 +75,8 @@ fn rows() {
     golden(&run, &["0500000000000000", &numbers, "ffffffffffffffff", "0500000000000000"]);
     let late = LateRow { position: AT, len: 100, last_esn: Esn(9), timestamp: 5 };
     golden(&late, &[place, "64000000", "09000000", "0500000000000000"]);
-    golden(&SegmentRow { live_bytes: 1, live_amends: 2 }, &["0100000000000000", "0200000000000000"]);
+    let segment = SegmentRow { live_bytes: 1, live_amends: 2, generation: 3, stretches: 4 };
+    golden(&segment, &["0100000000000000", "0200000000000000", "0300", "04000000"]);
     golden(&LossRow { end: 9 }, &["09000000"]);
     let mut marks = Marks { released: Lsn::new(Epoch(2), Esn(1)), ..Marks::default() };
     marks.raise(EpochMarks { epoch: Epoch(2), acked: Esn(3), settled: Esn(1) });

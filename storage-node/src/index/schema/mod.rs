@@ -59,10 +59,10 @@ pub(crate) enum Table {
     /// Key: partition u64, epoch u32, first ESN u32.
     /// Value: segment u64 (of the amend), placement.
     Amend = b'a',
-    /// How much of a segment is still needed.
+    /// How much of a segment is still needed, and which generation of it the index leads to.
     ///
-    /// Key: segment u64.
-    /// Value: live_bytes u64, live_amends u64.
+    /// Key: number of the segment u64.
+    /// Value: live_bytes u64, live_amends u64, generation u16, stretches u32.
     Segment = b's',
     /// Damage found where the log was durable.
     ///

@@ -175,6 +175,10 @@ pub(crate) struct SegmentRow {
     pub(crate) live_bytes: u64,
     /// Amends that are the newest of their block.
     pub(crate) live_amends: u64,
+    /// Of the file that the index leads to.
+    pub(crate) generation: u16,
+    /// How often, from one block to the next, the partition changed.
+    pub(crate) stretches: u32,
 }
 
 impl SegmentRow {
@@ -190,15 +194,22 @@ impl SegmentRow {
 
 impl Row for SegmentRow {
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16);
+        let mut out = Vec::with_capacity(22);
         out.put_u64_le(self.live_bytes);
         out.put_u64_le(self.live_amends);
+        out.put_u16_le(self.generation);
+        out.put_u32_le(self.stretches);
         out
     }
 
     fn parse(fields: &mut &[u8]) -> Option<Self> {
-        let fields = at_least(fields, 16)?;
-        Some(Self { live_bytes: fields.get_u64_le(), live_amends: fields.get_u64_le() })
+        let fields = at_least(fields, 22)?;
+        Some(Self {
+            live_bytes: fields.get_u64_le(),
+            live_amends: fields.get_u64_le(),
+            generation: fields.get_u16_le(),
+            stretches: fields.get_u32_le(),
+        })
     }
 }
 

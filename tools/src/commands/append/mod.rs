@@ -174,6 +174,11 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 () = self.in_flight.next_settled() => {}
+                () = tokio::time::sleep(Duration::from_secs(3)) => {
+                    eprintln!("STUCK in_flight={} lines_empty={} ended={ended} number={} tally={} settled now: {:?}", self.in_flight.len(), self.lines.is_empty(), self.number, self.tally.records, self.in_flight.debug());
+                    eprintln!("{:#?}", self.appender);
+                    std::process::exit(9);
+                }
                 chunk = input.recv(), if !ended && self.lines.is_empty() => match chunk {
                     Some(Ok(chunk)) => (self.lines, self.read_at) = (Lines::new(chunk), now_ms()),
                     Some(Err(error)) => {

@@ -17,7 +17,7 @@ use crate::output::timestamp::TimestampText;
 
 pub(super) fn run(args: &SegmentDumpArgs) -> Result<Outcome, Failure> {
     let shards = shards::open(&args.dir)?;
-    let mut dump = Dump { out: BufWriter::new(io::stdout().lock()), args, timestamp: TimestampText::new(), damaged: 0 };
+    let mut dump = Dump::new(BufWriter::new(io::stdout().lock()), args);
     for shard in &shards {
         for file in shard.segments(args.segment) {
             dump.segment(shard, file).map_err(|error| Failure::output(&error))?;
@@ -27,18 +27,25 @@ pub(super) fn run(args: &SegmentDumpArgs) -> Result<Outcome, Failure> {
     Ok(if dump.damaged == 0 { Outcome::Done } else { Outcome::DataLoss })
 }
 
-struct Dump<'a, W> {
-    out: W,
+pub(super) struct Dump<'a, W> {
+    pub(super) out: W,
     args: &'a SegmentDumpArgs,
     timestamp: TimestampText,
-    damaged: u64,
+    pub(super) damaged: u64,
 }
 
-impl<W: Write> Dump<'_, W> {
-    fn segment(&mut self, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
+impl<'a, W: Write> Dump<'a, W> {
+    pub(super) fn new(out: W, args: &'a SegmentDumpArgs) -> Self {
+        Self { out, args, timestamp: TimestampText::new(), damaged: 0 }
+    }
+
+    pub(super) fn segment(&mut self, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
         let mut frames = match shard.files.frames(file) {
             Ok(frames) => frames,
-            Err(error) => return Ok(self.complain(&format!("{} cannot be read: {error}", file.name))),
+            Err(error) => {
+                self.complain(&format!("{} cannot be read: {error}", file.name));
+                return Ok(());
+            }
         };
         while let Some(item) = frames.next() {
             let Item::Frame(frame) = item else { continue };
@@ -90,7 +97,7 @@ impl<W: Write> Dump<'_, W> {
         batch: &RecordBatch,
     ) -> io::Result<Result<(), BatchError>> {
         // A stored batch has `baseOffset` = ESN - 1.
-        let first = (u64::from(epoch.0) << 32) | (batch.header().base_offset as u64 + 1) & 0xffff_ffff;
+        let first = (u64::from(epoch.0) << 32) | batch.header().base_offset.wrapping_add(1) & 0xffff_ffff;
         let records = match batch.records() {
             Ok(records) => records,
             Err(error) => return Ok(Err(error)),

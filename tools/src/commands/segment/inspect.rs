@@ -33,7 +33,7 @@ pub(super) fn run(args: &SegmentInspectArgs) -> Result<Outcome, Failure> {
     }
 }
 
-fn to_text(out: &mut impl Write, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
+pub(super) fn to_text(out: &mut impl Write, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
     let created = file.header.map_or_else(|| "?".to_owned(), |header| timestamp(header.created_ms));
     let (name, len) = (&file.name, bytes(file.file_len));
     writeln!(out, "{} segment {} ({name}): {}, {len}, made {created}", shard.name(), file.id, state(file.state))?;
@@ -127,9 +127,9 @@ fn block_text(header: &BlockHeader, placement: &Placement) -> String {
     )
 }
 
-fn to_json(out: &mut impl Write, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
+pub(super) fn to_json(out: &mut impl Write, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
     let (name, segment) = (shard.name(), file.id.0);
-    let mut line = |out: &mut _, kind: &str, more: Value| -> io::Result<()> {
+    let line = |out: &mut _, kind: &str, more: Value| -> io::Result<()> {
         let mut object = Map::new();
         object.extend([
             ("shard".to_owned(), json!(name)),

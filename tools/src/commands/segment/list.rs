@@ -52,7 +52,7 @@ fn left(shard: &Shard) -> String {
     }
 }
 
-fn to_text(shard: &Shard) -> String {
+pub(super) fn to_text(shard: &Shard) -> String {
     let files = &shard.files;
     let whose = files.identity().map_or_else(
         || "nothing says whose it is".to_owned(),
@@ -91,7 +91,7 @@ fn spare_bytes(shard: &Shard) -> u64 {
     shard.files.spare.iter().map(|(_, len)| len).sum()
 }
 
-fn to_json(shard: &Shard) -> Value {
+pub(super) fn to_json(shard: &Shard) -> Value {
     let files = &shard.files;
     let identity = files.identity();
     let live = live(shard);

@@ -4,6 +4,8 @@ mod dump;
 mod inspect;
 mod list;
 mod shards;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use crate::args::SegmentCommand;

@@ -36,7 +36,7 @@ pub(super) fn run(args: &SegmentVerifyArgs) -> Result<Outcome, Failure> {
     }
 }
 
-fn verify(shard: &Shard) -> Result<Verdict, Failure> {
+pub(super) fn verify(shard: &Shard) -> Result<Verdict, Failure> {
     let at = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", shard.path.display()));
     let _nobody_uses_it = shard.disk.keep_out().map_err(|error| at(&error))?;
     let scratch = tempfile::tempdir().map_err(|error| at(&error))?;
@@ -44,7 +44,7 @@ fn verify(shard: &Shard) -> Result<Verdict, Failure> {
     shard.files.verify(shard.index().open_read_only(), &scratch).map_err(|error| at(&error))
 }
 
-fn to_text(shard: &Shard, verdict: &Verdict) -> String {
+pub(super) fn to_text(shard: &Shard, verdict: &Verdict) -> String {
     let mut text = String::new();
     for fault in &verdict.faults {
         text += &format!("{} {fault}\n", shard.name());
@@ -65,7 +65,7 @@ fn to_text(shard: &Shard, verdict: &Verdict) -> String {
     text + &format!("{}: {outcome}: {blocks} in {read}{torn}\n", shard.name())
 }
 
-fn to_json(shard: &Shard, verdict: &Verdict) -> Value {
+pub(super) fn to_json(shard: &Shard, verdict: &Verdict) -> Value {
     json!({
         "shard": shard.name(),
         "directory": shard.path.display().to_string(),

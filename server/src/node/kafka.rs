@@ -1,0 +1,131 @@
+//! The Kafka gateway in this node: what it asks of the node, and the threads it runs on.
+
+use std::net::TcpListener;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dlog_client::{Client, ClientOptions};
+use dlog_kafka::{Broker, ClientReading, Gateway, Pending, ProposeError};
+use dlog_metadata::Metadata;
+use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
+use dlog_proto::{Epoch, NodeId, PartitionUid};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::core::{CoreHandle, Input, LocalAppend, Tails};
+use super::proposer::Requests;
+use super::{NodeError, SOFTWARE};
+use crate::config::Config;
+
+/// What the gateway is given of the node.
+pub(super) struct NodeBroker {
+    pub(super) node: NodeId,
+    pub(super) metadata: Metadata,
+    pub(super) cores: Vec<CoreHandle>,
+    pub(super) tails: Tails,
+    pub(super) requests: Arc<Requests>,
+}
+
+impl Broker for NodeBroker {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn view(&self) -> Arc<State> {
+        self.metadata.view()
+    }
+
+    fn views(&self) -> watch::Receiver<Arc<State>> {
+        self.metadata.views()
+    }
+
+    fn liveness(&self) -> Liveness {
+        self.metadata.liveness()
+    }
+
+    fn append(
+        &self,
+        partition: PartitionUid,
+        batch: Bytes,
+        acks: Acks,
+        with_offset: bool,
+    ) -> Pending<Result<AppendOk, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        let append = LocalAppend { partition, acks, with_offset, batch, reply };
+        self.cores[(partition.0 % self.cores.len() as u64) as usize].tell(Input::Append(append));
+        Box::pin(async move {
+            // A core that is gone sequences nothing.
+            answer.await.unwrap_or(Err(AppendError::NotSequencer { node: None, epoch: Epoch::ZERO }))
+        })
+    }
+
+    fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>> {
+        self.tails.get(partition)
+    }
+
+    fn propose(&self, command: Command) -> Pending<Result<(u64, Response), ProposeError>> {
+        let (metadata, request) = (self.metadata.clone(), self.requests.next());
+        let proposed =
+            async move { metadata.propose(request, &command).await.map_err(|error| ProposeError(error.to_string())) };
+        let proposed: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(proposed);
+        proposed
+    }
+}
+
+/// The gateway while it serves, on threads of its own: neither the cores nor the control plane wait for its clients.
+pub(super) struct KafkaServer {
+    runtime: Option<Runtime>,
+}
+
+impl KafkaServer {
+    /// Takes the TCP port of the node.
+    pub(super) async fn bind(config: &Config) -> Result<TcpListener, NodeError> {
+        let resolved = crate::address::resolve(&config.listen).await;
+        let address = resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        bound.map_err(|error| NodeError::KafkaListen { address: config.listen.to_string(), error })
+    }
+
+    pub(super) fn start(config: &Config, listener: TcpListener, broker: NodeBroker) -> Result<Self, NodeError> {
+        let threads = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
+        let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kafka").enable_all().build();
+        let runtime = runtime.map_err(NodeError::Thread)?;
+        let _inside = runtime.enter();
+        let client = Client::new(client_options(config)).map_err(|error| NodeError::KafkaClient(error.to_string()))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(NodeError::Thread)?;
+        let settings = dlog_kafka::Settings {
+            auto_create_topics: config.kafka.auto_create_topics,
+            partitions_default: config.kafka.partitions_default,
+            replication_factor_default: config.kafka.replication_factor_default as u8,
+            message_len_max: u32::try_from(config.limits.batch_bytes_max.0).unwrap_or(u32::MAX),
+            connections_max: config.limits.connections_max as usize,
+            ..dlog_kafka::Settings::default()
+        };
+        let gateway = Gateway::new(Arc::new(broker), Arc::new(ClientReading(client)), settings);
+        runtime.spawn(async move { gateway.serve(listener).await });
+        Ok(Self { runtime: Some(runtime) })
+    }
+}
+
+impl Drop for KafkaServer {
+    fn drop(&mut self) {
+        // It may be dropped where nothing may wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The gateway reads as any client does, beginning with this node.
+fn client_options(config: &Config) -> ClientOptions {
+    let mut servers = vec![config.advertise.clone()];
+    servers.extend(config.cluster_nodes.iter().map(|(_, address)| address.clone()).filter(|a| *a != config.advertise));
+    let away = servers.iter().any(|address| !super::trust::is_loopback(address));
+    let ca_file = away.then(|| config.tls.ca.clone());
+    ClientOptions { servers, ca_file, software: format!("{SOFTWARE} kafka"), ..ClientOptions::default() }
+}

@@ -1,0 +1,193 @@
+//! Whole nodes, killed and started again, with the native client.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use dlog_client::{AppendOptions, Client, Position, ReadItem};
+use dlog_metadata::state::LogAttributes;
+use dlog_proto::{LogId, Lsn};
+use rustix::process::Signal;
+use support::{Cluster, free_address};
+use tempfile::TempDir;
+
+fn log() -> LogId {
+    "demo/test".parse().unwrap()
+}
+
+async fn create(client: &Client, copies: u8) {
+    client.create_log(&log(), 1, LogAttributes::replicated(copies)).await.unwrap();
+}
+
+/// Everything up to the end as it is now: values and LSNs, and no gap that means a loss.
+async fn read_all(client: &Client) -> Vec<(Lsn, String)> {
+    let mut reader = client.reader(&log(), 0, Position::Oldest, Some(Position::Newest)).await.unwrap();
+    let mut records = Vec::new();
+    while let Some(item) = reader.next().await.unwrap() {
+        match item {
+            ReadItem::Record(record) => {
+                records.push((record.lsn, String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+            }
+            ReadItem::Gap { from, to, reason } => panic!("nothing was lost or trimmed, but {from} to {to}: {reason:?}"),
+        }
+    }
+    records
+}
+
+/// Appends numbered records until told to stop; gives what was acknowledged, in order.
+async fn append_numbers(client: Client, mut stop: tokio::sync::oneshot::Receiver<()>) -> Vec<(Lsn, String)> {
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    let mut acks = Vec::new();
+    for number in 0.. {
+        if stop.try_recv().is_ok() {
+            break;
+        }
+        let value = number.to_string();
+        acks.push((appender.append(value.as_str()).await.unwrap(), value));
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    let mut acknowledged = Vec::new();
+    for (ack, value) in acks {
+        acknowledged.push((ack.await.unwrap().lsn, value));
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_however_nodes_die() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 3).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    for _ in 0..2 {
+        for node in 1..=3 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cluster.kill(node);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cluster.start_node(node);
+            cluster.serves().await;
+        }
+    }
+    stop.send(()).unwrap();
+    let acknowledged = appending.await.unwrap();
+    assert!(acknowledged.len() > 500, "it was appended all the time: {}", acknowledged.len());
+    let read = read_all(&client).await;
+    assert!(read.is_sorted_by_key(|(lsn, _)| *lsn));
+    assert_eq!(read, acknowledged, "each record once, in order, where its acknowledgement said");
+    let epochs: BTreeSet<_> = read.iter().map(|(lsn, _)| lsn.epoch()).collect();
+    assert!(epochs.len() > 1, "the sequencer was killed at least once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequencer_that_was_stuck_does_no_harm_when_it_comes_back() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 3).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let partition = dlog_proto::PartitionId(0);
+    let before = client.epochs(&log(), partition).await.unwrap();
+    let stuck = usize::from(before.newest().unwrap().sequencer.0);
+    cluster.signal(stuck, Signal::STOP);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.signal(stuck, Signal::CONT);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.send(()).unwrap();
+    let acknowledged = appending.await.unwrap();
+    assert_eq!(read_all(&client).await, acknowledged);
+    let after = client.epochs(&log(), partition).await.unwrap();
+    assert!(after.newest().unwrap().epoch > before.newest().unwrap().epoch, "somebody else took over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_at_once_can_be_killed_and_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 2).await;
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    let first = appender.append("first").await.unwrap().await.unwrap();
+    for node in 1..=3 {
+        cluster.kill(node);
+    }
+    for node in 1..=3 {
+        cluster.start_node(node);
+    }
+    cluster.serves().await;
+    let second = appender.append("second").await.unwrap().await.unwrap();
+    assert!(second.lsn.epoch() > first.lsn.epoch(), "nobody goes on with an old epoch");
+    assert_eq!(read_all(&client).await, [(first.lsn, "first".to_owned()), (second.lsn, "second".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_stop_hands_over_and_keeps_everything() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 3).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    for node in 1..=3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.signal(node, Signal::TERM);
+        assert!(cluster.wait(node), "{}", cluster.log(node));
+        cluster.start_node(node);
+        cluster.serves().await;
+    }
+    stop.send(()).unwrap();
+    assert_eq!(appending.await.unwrap(), read_all(&client).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_on_the_port_is_no_trouble() {
+    let cluster = Cluster::start(1).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..500 {
+        let mut junk = vec![0; rng.usize(0..1500)];
+        rng.fill(&mut junk);
+        socket.send_to(&junk, cluster.address(1)).unwrap();
+    }
+    socket.send_to(b"GET / HTTP/1.1\r\n\r\n", cluster.address(1)).unwrap();
+    let client = cluster.client();
+    create(&client, 1).await;
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    appender.append("still there").await.unwrap().await.unwrap();
+    assert!(cluster.log(1).lines().count() < 20, "{}", cluster.log(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_occupied_port_is_refused() {
+    let cluster = Cluster::start(1).await;
+    let dir = TempDir::new().unwrap();
+    let second = cluster.command(1, dir.path()).output().unwrap();
+    let error = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success() && error.contains("in use"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_cluster_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (address, data_dir) = (free_address(), dir.path().join("data"));
+    let start = |members: &str| {
+        let mut node = support::dlog();
+        node.args(["--node-id", "4", "--cluster-nodes", members, "--segment-bytes", "128MiB"]);
+        node.args(["--http", &free_address(), "--data-dir", data_dir.to_str().unwrap()]);
+        node.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let alone = format!("4={address}");
+    let mut first = start(&alone);
+    while support::dlog().args(["cluster", "status", "--server", &address]).output().unwrap().status.code() != Some(0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let others = Cluster::start(3).await;
+    let members: String = (1..=3).map(|node| format!("{node}={},", others.address(node))).collect();
+    let refused = start(&format!("{members}{alone}")).wait_with_output().unwrap();
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && error.contains("belongs to another cluster"), "{error}");
+}

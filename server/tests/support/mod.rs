@@ -1,0 +1,138 @@
+//! Nodes that are processes of the built command, on this machine.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use dlog_client::{Client, ClientOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+pub(crate) fn dlog() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dlog"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DLOG_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// An address on which nobody listened a moment ago, by neither protocol.
+pub(crate) fn free_address() -> String {
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        if UdpSocket::bind(address).is_ok() {
+            return address.to_string();
+        }
+    }
+}
+
+/// Nodes of one cluster; killed when dropped.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    addresses: Vec<String>,
+    nodes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// As many nodes as asked for, which serve.
+    pub(crate) async fn start(nodes: usize) -> Self {
+        let addresses = (0..nodes).map(|_| free_address()).collect();
+        let mut cluster = Self {
+            dir: TempDir::new().unwrap(),
+            addresses,
+            nodes: std::iter::repeat_with(|| None).take(nodes).collect(),
+        };
+        for node in 1..=nodes {
+            cluster.start_node(node);
+        }
+        cluster.serves().await;
+        cluster
+    }
+
+    pub(crate) fn address(&self, node: usize) -> &str {
+        &self.addresses[node - 1]
+    }
+
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("node-{node}"))
+    }
+
+    pub(crate) fn log(&self, node: usize) -> String {
+        std::fs::read_to_string(self.log_file(node)).unwrap_or_default()
+    }
+
+    fn log_file(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("node-{node}.log"))
+    }
+
+    /// The command that starts a node.
+    pub(crate) fn command(&self, node: usize, data_dir: &Path) -> Command {
+        let members = self.addresses.iter().enumerate().map(|(i, address)| format!("{}={address}", i + 1));
+        let members = members.collect::<Vec<_>>().join(",");
+        let mut command = dlog();
+        command.args(["--node-id", &node.to_string(), "--cluster-nodes", &members, "--http", &free_address()]);
+        command.args(["--segment-bytes", "128MiB", "--data-dir", data_dir.to_str().unwrap()]);
+        command
+    }
+
+    pub(crate) fn start_node(&mut self, node: usize) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file(node)).unwrap();
+        let mut command = self.command(node, &self.data_dir(node));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.nodes[node - 1] = Some(child);
+    }
+
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
+        let child = self.nodes[node - 1].as_ref().expect("the node runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// kill -9
+    pub(crate) fn kill(&mut self, node: usize) {
+        let mut child = self.nodes[node - 1].take().expect("the node runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits until the node has ended by itself; whether in order.
+    pub(crate) fn wait(&mut self, node: usize) -> bool {
+        self.nodes[node - 1].take().expect("the node runs").wait().unwrap().success()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let servers = self.addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Client::new(ClientOptions { servers, ..ClientOptions::default() }).unwrap()
+    }
+
+    /// Runs a command of the built `dlog` against this cluster.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        dlog().args(args).args(["--server", &self.addresses.join(",")]).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Waits until the cluster takes work.
+    pub(crate) async fn serves(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let status = self.run(&["cluster", "status"]);
+            if status.status.success() {
+                return;
+            }
+            let logs: Vec<_> = (1..=self.nodes.len()).map(|node| self.log(node)).collect();
+            assert!(Instant::now() < deadline, "the cluster does not serve: {status:?}\n{}", logs.join("\n---\n"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

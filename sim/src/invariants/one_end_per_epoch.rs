@@ -1,0 +1,34 @@
+//! An epoch ends once, everywhere at the same place, and never before what was acknowledged or released in it and survives.
+
+use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid};
+
+use crate::ledger::Ledger;
+
+/// Whether this is news.
+pub(super) fn check(
+    ledger: &mut Ledger,
+    entry: Option<&EpochEntry>,
+    partition: PartitionUid,
+    epoch: Epoch,
+    (last_esn, authoritative): (Esn, bool),
+) -> Result<bool, String> {
+    let promised = ledger.promised.entry((partition, epoch)).or_default();
+    if let Some((known, _)) = promised.end {
+        let same = known == last_esn;
+        return same.then_some(false).ok_or_else(|| format!("{epoch} ended at {known}, and now at {last_esn}"));
+    }
+    promised.end = Some((last_esn, authoritative));
+    let reached = promised.acked.max(promised.released);
+    if reached <= last_esn || entry.is_some_and(|entry| !entry.replication.quorum.is_strict()) {
+        return Ok(true);
+    }
+    let reached = Lsn::new(epoch, reached);
+    if authoritative {
+        return Err(format!("{epoch} ends at {last_esn}, but {reached} was acknowledged or released"));
+    }
+    let mut beyond = ledger.blocks(partition, epoch, last_esn.next(), reached.esn());
+    match beyond.find(|(_, held)| ledger.survivors(held).next().is_some()) {
+        Some((first, held)) => Err(format!("{epoch} ends at {last_esn}, but {first}..{} survives: {held:?}", held.last)),
+        None => Ok(true),
+    }
+}

@@ -1,0 +1,89 @@
+//! A settled block has every copy that its newest placement names, under that placement; and either these are all the copies
+//! that its log asks for, or the metadata tier knows who lacks one.
+
+use std::collections::BTreeSet;
+
+use dlog_metadata::state::State;
+use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid, Quorum, ShardRef};
+
+use crate::ledger::{Held, Ledger};
+
+pub(super) fn check_settled(
+    ledger: &mut Ledger,
+    state: &State,
+    entry: &EpochEntry,
+    partition: PartitionUid,
+    settled: Esn,
+) -> Result<(), String> {
+    let promised = ledger.promised.entry((partition, entry.epoch)).or_default();
+    let from = promised.settled.next();
+    promised.settled = promised.settled.max(settled);
+    let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
+    for (first, held) in ledger.blocks(partition, entry.epoch, from, settled) {
+        if held.last <= trim {
+            continue;
+        }
+        // Where a recoverer is at work already, the old sequencer's word about placements is void.
+        if held.newest().is_some_and(|placed| placed.version.writer_epoch > entry.epoch) {
+            continue;
+        }
+        check_block(ledger, state, entry, partition, first, held).map_err(|why| format!("settled: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Checks what recovery leaves behind when it decides.
+pub(super) fn check_decided(
+    ledger: &Ledger,
+    state: &State,
+    entry: &EpochEntry,
+    partition: PartitionUid,
+    end: Esn,
+) -> Result<(), String> {
+    let settled = ledger.promised.get(&(partition, entry.epoch)).map_or(Esn::ZERO, |promised| promised.settled);
+    let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
+    for (first, held) in ledger.blocks(partition, entry.epoch, settled.next(), end) {
+        if held.last > trim {
+            check_block(ledger, state, entry, partition, first, held).map_err(|why| format!("decided: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_block(
+    ledger: &Ledger,
+    state: &State,
+    entry: &EpochEntry,
+    partition: PartitionUid,
+    first: Lsn,
+    held: &Held,
+) -> Result<(), String> {
+    let name = format!("{first}..{}", held.last);
+    let Some(newest) = held.newest() else { return Err(format!("{name} is on no disk")) };
+    let members = entry.nodeset.set_of(newest.copyset.shards().iter().copied());
+    let lacks = |member: usize| {
+        let shard = entry.nodeset.shard_ref(member);
+        let durable = held.copies.get(&shard).and_then(|copy| copy.durable.as_ref());
+        // What a disk that is lost has, or had, nobody can say any more.
+        (durable != Some(newest) && !ledger.lost.contains(&shard)).then_some(shard.shard)
+    };
+    if let Some(shard) = members.iter().find_map(lacks) {
+        return Err(format!("{shard} does not have the placement {newest:?} of {name}: {:?}", held.copies));
+    }
+    if Quorum::new(&entry.nodeset, &entry.replication).is_fully_replicated(members) {
+        return Ok(());
+    }
+    let on_record = on_record(state, partition, entry.epoch, first.esn());
+    if members.len() + on_record.len() >= entry.replication.factor() {
+        return Ok(());
+    }
+    Err(format!("{name} has the copies {:?} only, and on record are {on_record:?}", newest.copyset))
+}
+
+/// Shards that are on record as lacking this record.
+fn on_record(state: &State, partition: PartitionUid, epoch: Epoch, esn: Esn) -> BTreeSet<ShardRef> {
+    let Some(ranges) = state.under_replicated(partition) else { return BTreeSet::new() };
+    let of_epoch = ranges.iter().filter(|(at, _)| at.epoch == epoch);
+    let covers = of_epoch.filter(|(_, ranges)| ranges.iter().any(|r| r.from <= esn && r.to.is_none_or(|to| to >= esn)));
+    covers.map(|(at, _)| ShardRef { shard: at.shard, incarnation: at.incarnation }).collect()
+}

@@ -1,0 +1,139 @@
+//! What shards really hold, and what was promised about it: the ground truth that invariants compare promises with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dlog_metadata::state::State;
+use dlog_proto::block::{Copyset, PlacementVersion};
+use dlog_proto::{Durability, Epoch, EpochEntry, Esn, Lsn, MemberSet, PartitionUid, ShardRef};
+
+/// A promise, at the moment when it is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Claim {
+    /// A sequencer acknowledges an append at this LSN. `copies` is how many the append asked for.
+    Acknowledged { partition: PartitionUid, lsn: Lsn, by: Epoch, copies: Copies },
+    /// A sequencer tells shards what may be read, and what is settled in its epoch.
+    Released { partition: PartitionUid, released: Lsn, settled: Esn },
+    /// A sequencer tells shards, or the metadata tier has decided, where an epoch ended.
+    Ended { partition: PartitionUid, epoch: Epoch, last_esn: Esn, authoritative: bool },
+    /// A shard trims a partition.
+    Trimmed { trim: Lsn, released: Lsn },
+}
+
+/// How many copies an acknowledgement stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copies {
+    One,
+    Quorum,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub version: PlacementVersion,
+    pub copyset: Copyset,
+}
+
+/// One block on one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Copy {
+    /// The newest placement that was ever on disk; `None`: it was in memory only.
+    pub durable: Option<Placed>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub last: Lsn,
+    /// Every shard that ever had it, lost ones too.
+    pub copies: BTreeMap<ShardRef, Copy>,
+}
+
+/// How far an epoch's promises were checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Promised {
+    pub acked: Esn,
+    pub released: Esn,
+    pub settled: Esn,
+    pub end: Option<(Esn, bool)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    blocks: BTreeMap<(PartitionUid, Lsn), Held>,
+    /// Disks that are gone for good.
+    pub lost: BTreeSet<ShardRef>,
+    pub promised: BTreeMap<(PartitionUid, Epoch), Promised>,
+    entries: BTreeMap<(PartitionUid, Epoch), EpochEntry>,
+}
+
+impl Ledger {
+    /// A shard has taken a block or a placement of one into its queue.
+    pub(crate) fn note_cached(&mut self, partition: PartitionUid, first: Lsn, last: Lsn, shard: ShardRef) {
+        let held = self.blocks.entry((partition, first)).or_insert_with(|| Held { last, copies: BTreeMap::new() });
+        held.copies.entry(shard).or_default();
+    }
+
+    /// It is on the shard's disk.
+    pub(crate) fn note_durable(&mut self, partition: PartitionUid, first: Lsn, shard: ShardRef, placed: Placed) {
+        let Some(held) = self.blocks.get_mut(&(partition, first)) else { return };
+        let copy = held.copies.entry(shard).or_default();
+        if copy.durable.as_ref().is_none_or(|known| known.version < placed.version) {
+            copy.durable = Some(placed);
+        }
+    }
+
+    /// Blocks of an epoch that share an LSN with `from` to `upto`, ascending.
+    pub(crate) fn blocks(
+        &self,
+        partition: PartitionUid,
+        epoch: Epoch,
+        from: Esn,
+        upto: Esn,
+    ) -> impl Iterator<Item = (Lsn, &Held)> {
+        let range = (partition, Lsn::new(epoch, Esn::ZERO))..=(partition, Lsn::new(epoch, upto));
+        let blocks = self.blocks.range(range).map(|((_, first), held)| (*first, held));
+        blocks.filter(move |(_, held)| held.last.esn() >= from)
+    }
+
+    /// Shards that have it on a disk that is not lost.
+    pub(crate) fn survivors<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = ShardRef> + 'a {
+        let alive = |(shard, copy): (&ShardRef, &Copy)| {
+            (copy.durable.is_some() && !self.lost.contains(shard)).then_some(*shard)
+        };
+        held.copies.iter().filter_map(alive)
+    }
+
+    /// All blocks, by partition and first LSN.
+    pub(crate) fn all_blocks(&self) -> impl Iterator<Item = (PartitionUid, Lsn, &Held)> {
+        self.blocks.iter().map(|((partition, first), held)| (*partition, *first, held))
+    }
+
+    /// An epoch's nodeset and replication, which never change.
+    pub(crate) fn entry(&mut self, state: &State, partition: PartitionUid, epoch: Epoch) -> Option<EpochEntry> {
+        if !self.entries.contains_key(&(partition, epoch)) {
+            for entry in state.table(partition)?.epochs {
+                self.entries.entry((partition, entry.epoch)).or_insert(entry);
+            }
+        }
+        self.entries.get(&(partition, epoch)).cloned()
+    }
+}
+
+impl Held {
+    /// Members of the epoch's nodeset that ever had it, on disk or, if `cached` is enough, in memory.
+    pub(crate) fn members(&self, entry: &EpochEntry, cached: bool) -> MemberSet {
+        let has = |(shard, copy): (&ShardRef, &Copy)| {
+            let member = entry.nodeset.index_of_ref(*shard)?;
+            (cached || copy.durable.is_some()).then_some(member)
+        };
+        self.copies.iter().filter_map(has).collect()
+    }
+
+    /// The newest placement that is on some disk.
+    pub(crate) fn newest(&self) -> Option<&Placed> {
+        self.copies.values().filter_map(|copy| copy.durable.as_ref()).max_by_key(|placed| placed.version)
+    }
+}
+
+/// Whether an acknowledgement of this log stands for copies in memory.
+pub(crate) fn is_cached(entry: &EpochEntry) -> bool {
+    entry.replication.durability == Durability::WriteCache
+}
