@@ -108,7 +108,16 @@ impl Directory {
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Send + 'static,
     {
-        self.patiently(what, || self.ask_round(&question, &payload)).await
+        match self.patiently(what, || self.ask_round(&question, &payload)).await {
+            // Nobody said anything at all.
+            Err(ClientError::TimedOut { after, last_error: None, .. }) => {
+                let why = format!("no answer within {:.1} s", after.as_secs_f64());
+                Err(ClientError::NoServer {
+                    tried: self.servers().into_iter().map(|server| (server, why.clone())).collect(),
+                })
+            }
+            outcome => outcome,
+        }
     }
 
     /// Tries again what fails for a transient reason, until the client's time limit.
@@ -127,12 +136,20 @@ impl Directory {
             match timeout_at(deadline, attempt()).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if error.is_transient() && Instant::now() + pause < deadline => {
-                    last_error = Some(error.to_string());
+                    last_error = Some(error);
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(ClientError::TimedOut { what, after: self.timeout, last_error }),
+                Err(_) => {
+                    return Err(match last_error {
+                        Some(error @ ClientError::NoServer { .. }) => error,
+                        other => {
+                            let last_error = other.map(|error| error.to_string());
+                            ClientError::TimedOut { what, after: self.timeout, last_error }
+                        }
+                    });
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ pub enum ClientError {
     Failed(#[from] Failed),
     #[error("there is no log {0}: create it with `dlog log create {0} --partitions 1 --replication 1`")]
     UnknownLog(LogId),
-    #[error("{log} has partitions 0 to {last}, not {partition}")]
+    #[error("{log} has no partition {partition}: its partitions are 0 to {last}")]
     UnknownPartition { log: LogId, partition: PartitionId, last: u32 },
     #[error("partition {0} is gone: its log was deleted")]
     PartitionGone(PartitionUid),

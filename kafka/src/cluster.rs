@@ -172,7 +172,7 @@ fn cluster_id(id: ClusterId) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     // 128 bits and four of padding: 22 digits of six.
     let digit = |i: u32| {
-        let shift = 126 - 6 * i as i32;
+        let shift = 122 - 6 * i as i32;
         let bits = if shift >= 0 { id.0 >> shift } else { id.0 << -shift };
         char::from(DIGITS[(bits & 63) as usize])
     };

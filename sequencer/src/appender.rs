@@ -203,7 +203,8 @@ impl Appender {
         if u64::from(first_esn.0) + u64::from(span) - 1 > u64::from(self.settings.esn_max.0) {
             return Err(Refusal::EpochFull);
         }
-        if self.window_bytes() >= self.settings.window_bytes_max || self.window.len() >= self.settings.window_blocks_max {
+        if self.window_bytes() >= self.settings.window_bytes_max || self.window.len() >= self.settings.window_blocks_max
+        {
             return Err(Refusal::Overloaded);
         }
         self.next_esn = Esn(first_esn.0 + span);

@@ -24,7 +24,12 @@ struct ShardState {
     answered: Option<u64>,
     /// It does not have the snapshot, or its disk was replaced.
     without_snapshot: bool,
+    /// How often it said that it cannot tell: its disk was replaced, or cannot be read.
+    refusals: u32,
 }
+
+/// After how many refusals a shard is taken to have lost what it had.
+const REFUSALS_MAX: u32 = 3;
 
 /// Reads the producer window back.
 #[derive(Debug)]
@@ -111,7 +116,11 @@ impl ProducerLoad {
     fn is_read(&self, entry: &EpochEntry) -> bool {
         let (mut answered, mut statuses) = (MemberSet::EMPTY, Statuses::default());
         for (i, member) in entry.nodeset.members().iter().enumerate() {
-            let Some(incomplete_before) = self.shards[&member.shard_ref()].answered else { continue };
+            let state = &self.shards[&member.shard_ref()];
+            if state.refusals >= REFUSALS_MAX {
+                statuses.under_replicated.insert(i);
+            }
+            let Some(incomplete_before) = state.answered else { continue };
             answered.insert(i);
             if entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before {
                 statuses.under_replicated.insert(i);
@@ -204,6 +213,8 @@ impl ProducerLoad {
         if let (true, Some(table)) = (answer.ok, table) {
             state.answered = Some(answer.incomplete_before);
             self.table.merge(table);
+        } else {
+            state.refusals += 1;
         }
     }
 }

@@ -21,7 +21,7 @@ use dlog_proto::wire::{
     EpochEnd, FetchTarget, FetchedBlock, SealPartition, SealRefusal, SealedPartition, SealedState, StoreAnswer,
     StoreRefusal,
 };
-use dlog_proto::{Authority, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
+use dlog_proto::{Authority, Epoch, EpochEntry, Incarnation, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
 
 use self::digest::Digest;
@@ -306,6 +306,9 @@ impl Recovery {
     }
 
     pub(crate) fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
+        if let Err(SealRefusal::Incarnation(current)) = answer.result {
+            return self.note_replaced(from, current);
+        }
         let ours = answer.epoch == self.recoverer;
         let as_before = self.shards.keys().find(|known| bug(Bug::IncarnationIgnored) && known.shard == from.shard);
         let from = as_before.copied().unwrap_or(from);
@@ -313,10 +316,17 @@ impl Recovery {
         match answer.result {
             Ok(sealed) => state.answer = Some(ShardAnswer { incomplete_before, state: sealed }),
             Err(SealRefusal::Sealed(by)) => self.outcome = Some(Outcome::Preempted { by }),
-            Err(SealRefusal::Incarnation(_)) => state.lost = true,
+            Err(SealRefusal::Incarnation(_)) => unreachable!("handled above"),
             // It is asked again after a while.
             Err(SealRefusal::Disabled) => {}
         }
+    }
+
+    /// The disk behind a shard is another one: every one before it is lost. Incarnations only go up.
+    fn note_replaced(&mut self, from: ShardRef, current: Option<Incarnation>) {
+        let current = current.unwrap_or(from.incarnation);
+        let of_shard = self.shards.iter_mut().filter(|(known, _)| known.shard == from.shard);
+        of_shard.filter(|(known, _)| known.incarnation < current).for_each(|(_, state)| state.lost = true);
     }
 
     pub(crate) fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, from: ShardRef, block: Option<Block>) {

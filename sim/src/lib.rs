@@ -2,6 +2,8 @@
 //! appender) in one thread, on a virtual network, virtual disks and a virtual clock. Everything is drawn from one seed; the same
 //! seed gives the same run, event for event.
 
+#[cfg(feature = "bugs")]
+pub mod bugs;
 mod context;
 mod history;
 mod invariants;

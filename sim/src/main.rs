@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use dlog_sim::{Focus, Report, run_focused};
 
 /// Runs DLog's production cores on a virtual network, disk and clock, with trouble drawn from a seed.

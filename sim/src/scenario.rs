@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::network::Delays;
 
 /// What a run looks at more closely than others. Part of the draw; a run that is to show one thing names its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Focus {
     /// Everything, nothing in particular.
     Any,
@@ -119,7 +119,8 @@ impl Scenario {
             _ => 1,
         };
         let shards = if rng.u8(..) < 40 { 2 } else { 1 };
-        let logs: Vec<LogPlan> = (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
+        let logs: Vec<LogPlan> =
+            (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
         let mut troubles = Troubles::draw(rng, focus);
         // Whoever stays must be enough for every write quorum, wherever nodesets lie.
         let spares_one = |log: &LogPlan| {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
-    Activate, Command, Decide, DecideError, Decision, MissingCopies, Partition, RecordUnderReplicated, RegisterNode, Response,
-    Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
+    Activate, Command, Decide, DecideError, Decision, MissingCopies, Partition, RecordUnderReplicated, RegisterNode,
+    Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
 };
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Release, Seal};

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::{
-    ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs,
-};
+use dlog_proto::{ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs};
 use dlog_sequencer::Settings;
 use dlog_storage_node::disk::simulated::{Fault, Operation};
 
@@ -570,7 +568,9 @@ impl World {
             }
             Trouble::ReadErrors { server, shard, times } => {
                 let fault = Fault { operation: Operation::Read, after: 0, times, error: Fault::EIO };
-                self.servers[&server].media[usize::from(shard)].disk.inject(fault);
+                if self.servers[&server].process.is_some() {
+                    self.servers[&server].media[usize::from(shard)].disk.inject(fault);
+                }
             }
             Trouble::DiskFull { server, for_ } => {
                 self.set_full(server, true);

@@ -33,6 +33,8 @@ pub(crate) struct Counters {
     syncs: [AtomicU64; SyncReason::ALL.len()],
     damaged_blocks: AtomicU64,
     rewritten_bytes: AtomicU64,
+    scrubbed_bytes: AtomicU64,
+    damage_found: AtomicU64,
 }
 
 /// What an engine counted since it was opened.
@@ -46,6 +48,10 @@ pub struct CounterValues {
     pub damaged_blocks: u64,
     /// Bytes of segments that were written again, sorted or without what is not needed.
     pub rewritten_bytes: u64,
+    /// Bytes that were read to find damage.
+    pub scrubbed_bytes: u64,
+    /// Damage found so. See [`Reader::losses`](crate::read::Reader::losses).
+    pub damage_found: u64,
 }
 
 impl Counters {
@@ -68,6 +74,14 @@ impl Counters {
         self.rewritten_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn scrubbed(&self, bytes: u64) {
+        self.scrubbed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn found_damage(&self, count: u64) {
+        self.damage_found.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn values(&self) -> CounterValues {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterValues {
@@ -78,6 +92,8 @@ impl Counters {
             syncs: self.syncs.each_ref().map(value),
             damaged_blocks: value(&self.damaged_blocks),
             rewritten_bytes: value(&self.rewritten_bytes),
+            scrubbed_bytes: value(&self.scrubbed_bytes),
+            damage_found: value(&self.damage_found),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dlog_proto::PartitionUid;
 
@@ -26,8 +27,8 @@ use crate::segment::header::Identity;
 use crate::shared::Shared;
 use crate::upkeep::Upkeep;
 
-/// Read or written at once when segments are rewritten.
-pub(crate) const REWRITE_STEP_LEN: u32 = 4 << 20;
+/// Read or written at once by what goes on in the background.
+pub(crate) const BACKGROUND_STEP_LEN: u32 = 4 << 20;
 
 /// What the engine cannot know by itself: handed in, so that a simulation decides it.
 #[derive(Debug, Clone, Copy)]
@@ -191,12 +192,20 @@ impl Engine {
         while self.upkeep.index()? {}
         let before = self.shared.counters.values().rewritten_bytes;
         while self.shared.counters.values().rewritten_bytes == before {
-            if self.upkeep.rewrite(REWRITE_STEP_LEN)?.is_none() {
+            if self.upkeep.rewrite(BACKGROUND_STEP_LEN)?.is_none() {
                 return Ok(false);
             }
         }
         self.upkeep.drop_retired()?;
         Ok(true)
+    }
+
+    /// Reads all full segments and says how much damage was found that is not on record yet: it is now, see
+    /// [`Reader::losses`].
+    pub fn scrub(&mut self) -> Result<u64, UpkeepError> {
+        let before = self.shared.counters.values().damage_found;
+        while self.upkeep.scrub(BACKGROUND_STEP_LEN, Duration::ZERO)?.is_some() {}
+        Ok(self.shared.counters.values().damage_found - before)
     }
 
     /// Leaves the directory so that the next start has nothing to do.

@@ -14,6 +14,7 @@ pub mod read;
 mod reclaim;
 mod recovery;
 mod rewrite;
+mod scrub;
 pub mod segment;
 pub mod shard;
 mod shared;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dlog_proto::PartitionUid;
 
@@ -19,6 +20,7 @@ use crate::log::Prepared;
 use crate::recovery::inventory::{FREE_PREFIX, NEW_PREFIX};
 use crate::recovery::{losses, shard_row};
 use crate::rewrite::{Progress, Rewrite, Written};
+use crate::scrub::{Scrub, worth_noting};
 use crate::segment::entries::Head;
 use crate::segment::file::Segment;
 use crate::segment::header::SegmentHeader;
@@ -46,6 +48,7 @@ pub(crate) struct Upkeep {
     rewrite: Option<Rewrite>,
     /// Segments that cannot be rewritten.
     unfit: HashSet<SegmentId>,
+    scrub: Scrub,
 }
 
 impl Upkeep {
@@ -69,6 +72,7 @@ impl Upkeep {
             unflushed_bytes: 0,
             rewrite: None,
             unfit: HashSet::new(),
+            scrub: Scrub::default(),
         }
     }
 
@@ -132,8 +136,10 @@ impl Upkeep {
         }
         match self.make_segment(now_ms) {
             Ok(segment) => {
-                self.shared.space.add(self.shared.space.room_of(segment.len));
+                let room = self.shared.space.room_of(segment.len);
+                // Before its room is promised to anybody.
                 self.prepared.push(segment);
+                self.shared.space.add(room);
                 self.shared.space.made(true);
                 Ok(true)
             }
@@ -209,6 +215,30 @@ impl Upkeep {
         Ok(self.shared.segments.ids().into_iter().filter(|id| *id < before && !live.contains(&id.original())).collect())
     }
 
+    /// Goes on with looking for damage, about so many bytes, and says how many it were. `None` if there is nothing to do until
+    /// `every` has gone by since the last round.
+    pub(crate) fn scrub(&mut self, bytes: u32, every: Duration) -> Result<Option<u64>, UpkeepError> {
+        let Some((read, damage)) = self.scrub.step(&self.shared, bytes, every)? else { return Ok(None) };
+        self.shared.counters.scrubbed(read);
+        let noted = worth_noting(&self.shared, damage)?;
+        if !noted.is_empty() {
+            let mut step = Step::new(&self.shared.kv)?;
+            for loss in &noted {
+                let (begin, end) = (loss.begin, loss.end);
+                tracing::error!(shard = %self.shared.identity.shard, %begin, end, "data at rest is damaged");
+                step.loss(begin, end);
+            }
+            self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
+            self.checkpoint()?;
+            self.shared.counters.found_damage(noted.len() as u64);
+        }
+        Ok(Some(read))
+    }
+
+    pub(crate) fn rest(&mut self, time: Duration) {
+        self.scrub.rest(time);
+    }
+
     /// Goes on with rewriting segments, about so many bytes, and says how many it were. `None` if there is nothing to do.
     pub(crate) fn rewrite(&mut self, bytes: u32) -> Result<Option<u64>, UpkeepError> {
         self.drop_retired()?;
@@ -242,8 +272,6 @@ impl Upkeep {
 
     fn begin_rewrite(&mut self) -> Result<Option<Rewrite>, UpkeepError> {
         let Some(segment) = self.next_to_rewrite()? else { return Ok(None) };
-        // A start must not find that the index ends inside of it.
-        self.checkpoint()?;
         let rewrite = Rewrite::new(&self.shared, Arc::clone(&segment))?;
         if rewrite.is_none() {
             self.keep(segment.id, "it has been rewritten too often");

@@ -115,7 +115,6 @@ const LOOK: &str = "`dlog cluster status` shows which nodes are up";
 fn hint_for(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::NoServer { .. } => Some(START),
-        ClientError::TimedOut { last_error: None, .. } => Some(START),
         ClientError::TimedOut { .. } | ClientError::Lost(_) => Some(LOOK),
         ClientError::UnknownLog(_) => Some("`dlog log list` shows the logs that there are"),
         ClientError::Failed(failed) => match failed.code {
@@ -148,7 +147,7 @@ mod tests {
         let text = Failure::from(exists).while_at("a/b").to_string();
         assert!(text.starts_with("error: a/b: log a/b exists already\nhint: choose another name"), "{text}");
         let timeout = ClientError::TimedOut { what: "the question", after: Duration::from_secs(1), last_error: None };
-        assert!(Failure::from(timeout).to_string().contains("\nhint: is a node running"));
+        assert!(Failure::from(timeout).to_string().contains("1.0 s\nhint: `dlog cluster status`"));
         assert_eq!(Failure::new("x").to_string(), "error: x");
     }
 

@@ -55,10 +55,10 @@ impl Accumulator {
         !self.full.is_empty()
     }
 
-    /// Adds a record. Says how long it is, encoded, and whether somebody should look: it is the first, or fills a batch.
+    /// Adds a record; asks for the time only if it begins a batch. Says how long it is, encoded, and whether somebody should look: it is the first, or fills a batch.
     pub(super) fn push(
         &mut self,
-        now: Time,
+        now: impl FnOnce() -> Time,
         timestamp_ms: TimestampMs,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
@@ -73,7 +73,7 @@ impl Accumulator {
             look = true;
         }
         if self.builder.is_empty() {
-            self.opened_at = now;
+            self.opened_at = now();
             look = true;
         }
         let index = self.builder.append(&record);

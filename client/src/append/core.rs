@@ -232,7 +232,7 @@ impl AppendCore {
 
     pub fn handle_appended(&mut self, now: Time, round: u32, batch: u64, outcome: Result<AppendOk, AppendError>) {
         if round != self.round || self.connection != Connection::Connected {
-            return;
+            return self.handle_late(batch, outcome);
         }
         self.reassure(now);
         let Ok(at) = self.batches.binary_search_by_key(&batch, |b| b.number) else { return };
@@ -249,6 +249,16 @@ impl AppendCore {
                 }
                 Retry::Never => self.fail_from(at, error),
             },
+        }
+    }
+
+    /// An answer of an earlier round. That the oldest batch is stored is true whenever it is said; without it, a producer whose batches do
+    /// not all fit into the sequencer's window would send the first of them again for ever. Everything else is asked again.
+    fn handle_late(&mut self, batch: u64, outcome: Result<AppendOk, AppendError>) {
+        if let (Ok(ok), Some(first)) = (outcome, self.batches.front())
+            && first.number == batch
+        {
+            self.finish(0, Ok(ok));
         }
     }
 
@@ -415,6 +425,14 @@ mod tests {
         );
         core.handle_connected(Time::ZERO);
         assert_eq!(outputs(&mut core), ["send 1 round 3", "send 2 round 3"]);
+    }
+
+    #[test]
+    fn the_oldest_batch_is_acknowledged_even_if_a_later_one_was_refused_before() {
+        let mut core = connected(2);
+        core.handle_appended(Time::ZERO, 1, 1, Err(AppendError::Overloaded { retry_after_ms: 20 }));
+        core.handle_appended(Time::ZERO, 1, 0, ok(1));
+        assert_eq!(outputs(&mut core), ["done 0 e1n1"], "or it would be stored again");
     }
 
     #[test]

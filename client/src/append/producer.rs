@@ -120,8 +120,11 @@ impl Shared {
         headers: &[(&str, Option<&[u8]>)],
     ) -> Ack {
         let timestamp_ms = timestamp_ms.unwrap_or_else(now_ms);
-        let (ack, len, look) = self.accumulator().push(now(), timestamp_ms, key, value, headers);
+        let mut accumulator = self.accumulator();
+        let (ack, len, look) = accumulator.push(now, timestamp_ms, key, value, headers);
+        // Before anybody can take the record: what is given back was counted.
         self.in_window.fetch_add(len, Ordering::AcqRel);
+        drop(accumulator);
         if look {
             self.work.notify_one();
         }

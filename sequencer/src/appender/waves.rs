@@ -196,10 +196,13 @@ impl Appender {
         self.health.set_connected(member, false);
         for at in 0..self.window.len() {
             let block = &mut self.window[at];
-            let cached = block.current.contains(member) && !block.flushed.contains(member);
+            let cached = block.holders.contains(member) && !block.flushed.contains(member);
+            if cached {
+                block.current.remove(member);
+                block.holders.remove(member);
+            }
             if block.asked.contains(member) || cached {
                 block.asked.remove(member);
-                block.current.remove(member);
                 self.reconsider(at, now);
             }
         }

@@ -133,6 +133,7 @@ impl Repair {
         }
         block.retry_at = cx.now + cx.settings.recovery_retry;
         block.asked = MemberSet::EMPTY;
+        block.fetching_from = None;
         // Without a plan not even W can be reached: more shards must come back first.
         if let Some(plan) = plan(cx, block.held.holders(), rng) {
             if plan != block.plan {

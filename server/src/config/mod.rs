@@ -113,6 +113,17 @@ schema::settings! {
             append_window_bytes: ByteSize = ByteSize::mib(64), within ByteSize::mib(1)..=ByteSize::gib(4);
         }
 
+        section kafka: Kafka "What Kafka clients get that do not say what they want." {
+            /// Whether asking for a topic that is not there makes it.
+            auto_create_topics: bool = true;
+
+            /// Partitions of a topic if its maker does not say how many.
+            partitions_default: u32 = 1, within 1..=10_000;
+
+            /// Copies of a topic's records if its maker does not say how many; fewer if there are fewer storage nodes.
+            replication_factor_default: u16 = 3, within 1..=16;
+        }
+
         section metadata: MetadataTimes "How soon the metadata tier notices what is gone." {
             /// How often the leader of the metadata tier is heard, and each node by it, in milliseconds.
             heartbeat_ms: Millis = Millis(50), within Millis(5)..=Millis(10_000);

@@ -41,6 +41,7 @@ use self::control::{ControlPlane, ShardReaders};
 use self::controller::Controller;
 use self::core::{CoreHandle, CoreSetup, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
+use self::kafka::{KafkaServer, NodeBroker};
 use self::peers::Peers;
 use self::proposer::{Carrier, Proposer, Requests};
 use self::registration::Registrar;
@@ -87,6 +88,10 @@ pub enum NodeError {
          directory with --data-dir to join that cluster"
     )]
     OtherCluster(String),
+    #[error("cannot listen on {address} (TCP, for Kafka clients): {error}; choose another port with --listen")]
+    KafkaListen { address: String, error: io::Error },
+    #[error("the Kafka gateway cannot reach this node: {0}")]
+    KafkaClient(String),
     #[error("stopped before it was ready")]
     Stopped,
 }
@@ -99,6 +104,7 @@ pub(crate) struct Node {
     listener: Arc<QuicListener>,
     peers: Arc<Peers>,
     shards: Arc<ShardReaders>,
+    kafka: KafkaServer,
     tasks: JoinSet<()>,
 }
 
@@ -114,6 +120,7 @@ impl Node {
         let voters = voters(&config)?;
         let trust::Identity { cert, trust } = trust::Identity::load(&config)?;
         let listener = Arc::new(bind(&config, &cert).await?);
+        let kafka_listener = KafkaServer::bind(&config).await?;
         let cores = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| CoreHandle::new()).unzip();
         let introduction = Arc::new(Introduction {
@@ -172,6 +179,7 @@ impl Node {
         });
 
         let requests = Arc::new(Requests::new(process));
+        let kafka_requests = requests.clone();
         let registrar = Registrar {
             config: config.clone(),
             data_dir,
@@ -223,7 +231,9 @@ impl Node {
             () = lives(&metadata, node, process) => {}
             () = stop_asked.requested() => return Err(NodeError::Stopped),
         }
-        Ok(Self { process, metadata, cores: handles, listener, peers, shards, tasks })
+        let broker = NodeBroker { node, metadata: metadata.clone(), cores: handles.clone(), tails, requests: kafka_requests };
+        let kafka = KafkaServer::start(&config, kafka_listener, broker)?;
+        Ok(Self { process, metadata, cores: handles, listener, peers, shards, kafka, tasks })
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {
@@ -233,6 +243,7 @@ impl Node {
     /// Hands over what it sequences, closes the shards, says goodbye.
     pub(crate) async fn stop(mut self, node: NodeId) {
         let _ = timeout(HAND_OVER_TIME, self.handed_over(node)).await;
+        drop(self.kafka);
         self.shards.clear();
         for core in &self.cores {
             core.stop().await;

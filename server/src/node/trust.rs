@@ -48,7 +48,7 @@ impl Identity {
     }
 }
 
-fn is_loopback(address: &HostPort) -> bool {
+pub(super) fn is_loopback(address: &HostPort) -> bool {
     let host = address.host();
     host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }

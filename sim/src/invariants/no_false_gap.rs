@@ -13,7 +13,11 @@ pub(super) fn check(
     trim: Lsn,
 ) -> Result<(), String> {
     if reason == GapReason::Trimmed {
-        return if to <= trim { Ok(()) } else { Err(format!("{from} to {to} is called trimmed, which goes to {trim}")) };
+        return if to <= trim {
+            Ok(())
+        } else {
+            Err(format!("{from} to {to} is called trimmed, which goes to {trim}"))
+        };
     }
     for epoch in from.epoch().0..=to.epoch().0 {
         let epoch = dlog_proto::Epoch(epoch);

@@ -19,7 +19,10 @@ pub(crate) fn check(
             continue;
         }
         if let Some(shard) = ledger.survivors(held).find(|shard| knows(*shard, partition, epoch) == Some(false)) {
-            return Err(format!("{partition}: {shard:?} has {first}..{} and does not know that {epoch} ends at {end}", held.last));
+            return Err(format!(
+                "{partition}: {shard:?} has {first}..{} and does not know that {epoch} ends at {end}",
+                held.last
+            ));
         }
     }
     Ok(())

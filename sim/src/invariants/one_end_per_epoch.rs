@@ -28,7 +28,9 @@ pub(super) fn check(
     }
     let mut beyond = ledger.blocks(partition, epoch, last_esn.next(), reached.esn());
     match beyond.find(|(_, held)| ledger.survivors(held).next().is_some()) {
-        Some((first, held)) => Err(format!("{epoch} ends at {last_esn}, but {first}..{} survives: {held:?}", held.last)),
+        Some((first, held)) => {
+            Err(format!("{epoch} ends at {last_esn}, but {first}..{} survives: {held:?}", held.last))
+        }
         None => Ok(true),
     }
 }

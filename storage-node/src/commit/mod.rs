@@ -4,13 +4,15 @@
 //!   does, more is queued: that is the next group. An idle shard starts at once.
 //! - The *flush* thread syncs what nobody waits for, when it is old or much enough (the write cache's bounds), so that
 //!   appending goes on meanwhile.
-//! - The *upkeep* thread keeps the index up, makes the next segment ready and frees dead ones.
+//! - The *upkeep* thread keeps the index up, makes the next segment ready and frees dead ones; and what is left of its time and
+//!   of a budget goes into rewriting segments and looking for damage.
 //!
 //! What became of entries is told to one [`CommitSink`], by the commit thread alone.
 //!
 //! Bounds: what waits to be written is counted in bytes and refused when it is reserved; what is written and not indexed
 //! holds the commit thread up.
 
+mod budget;
 mod commit_thread;
 mod flush_thread;
 mod queue;
@@ -86,6 +88,10 @@ pub struct CommitConfig {
     pub mark_after: Duration,
     /// How often dead segments are looked for.
     pub reclaim_every: Duration,
+    /// Bytes that may be read and written in a second to rewrite segments and to look for damage; 0 for neither.
+    pub background_bytes_per_second: u32,
+    /// Time between two rounds of looking for damage.
+    pub scrub_every: Duration,
 }
 
 impl Default for CommitConfig {
@@ -96,6 +102,8 @@ impl Default for CommitConfig {
             cache_bytes_max: 64 << 20,
             mark_after: Duration::from_millis(100),
             reclaim_every: Duration::from_secs(10),
+            background_bytes_per_second: 64 << 20,
+            scrub_every: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -179,7 +187,7 @@ impl Engine {
         let commit_thread = CommitThread::new(Arc::clone(&shared), Arc::clone(&queue), log, sink, config, flush_jobs);
         let commit = spawn("commit").spawn(move || commit_thread.run()).expect("threads can be started");
         let upkeep_thread =
-            UpkeepThread::new(Arc::clone(&shared), Arc::clone(&queue), upkeep, Arc::clone(&stop), config.reclaim_every);
+            UpkeepThread::new(Arc::clone(&shared), Arc::clone(&queue), upkeep, Arc::clone(&stop), config);
         let upkeep = spawn("upkeep").spawn(move || upkeep_thread.run()).expect("threads can be started");
         let committer = Committer { shared: Arc::clone(&shared), queue: Arc::clone(&queue) };
         (committer, Running { queue, commit, flush, upkeep, engine: EngineRest { shared, stop } })

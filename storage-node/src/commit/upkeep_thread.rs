@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::ShardFailed;
+use super::budget::Budget;
 use super::queue::{PanicGuard, Queue};
-use crate::engine::{CleanStop, UpkeepError};
+use super::{CommitConfig, ShardFailed};
+use crate::engine::{BACKGROUND_STEP_LEN, CleanStop, UpkeepError};
 use crate::index::kv::KvError;
 use crate::log::SegmentLog;
 use crate::reclaim::{LogJob, Reclaim};
@@ -22,7 +23,9 @@ pub(super) struct UpkeepThread {
     queue: Arc<Queue>,
     upkeep: Upkeep,
     stop: Arc<CleanStop>,
-    reclaim_every: Duration,
+    config: CommitConfig,
+    /// Bytes that may be read and written in the background now.
+    budget: Budget,
 }
 
 impl UpkeepThread {
@@ -31,9 +34,10 @@ impl UpkeepThread {
         queue: Arc<Queue>,
         upkeep: Upkeep,
         stop: Arc<CleanStop>,
-        reclaim_every: Duration,
+        config: CommitConfig,
     ) -> Self {
-        Self { shared, queue, upkeep, stop, reclaim_every }
+        let budget = Budget::new(config.background_bytes_per_second, Instant::now());
+        Self { shared, queue, upkeep, stop, config, budget }
     }
 
     pub(super) fn run(mut self) -> Self {
@@ -41,7 +45,7 @@ impl UpkeepThread {
         let _guard = PanicGuard(&queue);
         let mut reclaimed = Instant::now();
         while self.queue.wait_for_upkeep(TICK) {
-            let due = reclaimed.elapsed() >= self.reclaim_every;
+            let due = reclaimed.elapsed() >= self.config.reclaim_every;
             if due {
                 reclaimed = Instant::now();
             }
@@ -70,6 +74,26 @@ impl UpkeepThread {
         }
         if reclaim {
             Reclaim::new(&self.shared, &mut self.upkeep).run(with_log)?;
+        }
+        self.background()
+    }
+
+    /// One step of what can wait.
+    fn background(&mut self) -> Result<(), UpkeepError> {
+        self.upkeep.rest(self.budget.earn(Instant::now()));
+        if self.budget.is_spent() {
+            return Ok(());
+        }
+        let done = match self.upkeep.rewrite(BACKGROUND_STEP_LEN)? {
+            Some(bytes) => Some(bytes),
+            None => self.upkeep.scrub(BACKGROUND_STEP_LEN, self.config.scrub_every)?,
+        };
+        if let Some(bytes) = done {
+            self.budget.spend(bytes);
+            if !self.budget.is_spent() {
+                // There is more: the other work is looked after first.
+                self.queue.wake_upkeep();
+            }
         }
         Ok(())
     }

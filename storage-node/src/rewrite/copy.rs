@@ -132,6 +132,7 @@ impl Copying {
     pub(super) fn finish(self, shared: &Shared) -> io::Result<(Arc<Segment>, Contents, u32)> {
         let place = Place { binding: self.header.binding, offset: self.offset };
         self.file.write_at(self.offset.into(), &[IoSlice::new(&end_frame(place))])?;
+        self.file.sync()?;
         shared.disk.rename(&self.name, &self.header.segment.file_name())?;
         shared.disk.sync_dir()?;
         let target = Segment::new(Arc::clone(&shared.disk), &self.header, self.header.len);

@@ -17,7 +17,7 @@
 //! 5. *Retire*: when that batch is durable and whoever was reading is done, the old file is taken away.
 //!
 //! After a crash in between there are two generations, either of them good; the index says which one it knows (without an
-//! index: the newer). The index is made durable beyond the segment before step 4, so that no scan begins inside of it.
+//! index: the newer).
 
 mod contents;
 mod copy;

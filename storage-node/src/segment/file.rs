@@ -201,7 +201,9 @@ mod tests {
     #[test]
     fn a_retired_segment_is_there_until_those_who_were_reading_are_done() {
         let (segments, old, new) = (Segments::default(), SegmentId(4), SegmentId(4).rewritten().unwrap());
-        [old, new, SegmentId(5)].map(|id| segments.insert(segment(id)));
+        for id in [old, new, SegmentId(5)] {
+            segments.insert(segment(id));
+        }
         let readers = Arc::new(());
         let reading = Arc::clone(&readers);
         segments.retire(old, readers);

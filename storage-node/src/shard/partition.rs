@@ -61,7 +61,9 @@ impl PartitionState {
         };
         let unsettled = image.unsettled.into_iter().map(held).collect();
         let marks = image.marks.epochs.into_iter().map(|marks| (marks.epoch, marks)).collect();
-        let (meta, released, trim_wanted) = (image.meta, image.marks.released, Lsn::ZERO);
+        // What was trimmed was released, though the mark may be lost.
+        let released = image.marks.released.max(image.meta.trim);
+        let (meta, trim_wanted) = (image.meta, Lsn::ZERO);
         Self { meta, released, trim_wanted, marks, snapshot: image.snapshot, unsettled }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dlog_proto::PartitionUid;
 use dlog_proto::wire::{FlushedUpto, PartitionRelease, SealPartition, StoreAnswer};
+use dlog_proto::{Epoch, Esn, PartitionUid};
 
 use super::Asker;
 use crate::entry::EntrySeq;
@@ -34,6 +34,8 @@ pub(super) struct Replies {
     on_durable: VecDeque<(EntrySeq, Reply)>,
     /// Blocks that were answered as cached.
     cached: VecDeque<(EntrySeq, (Asker, FlushedUpto))>,
+    /// Highest first ESN of those that are durable by now and not told, because one below it is not durable yet.
+    untold: BTreeMap<(Asker, PartitionUid, Epoch), Esn>,
     /// Per partition, the last entry that a release waits for.
     releases: BTreeMap<PartitionUid, EntrySeq>,
 }
@@ -82,16 +84,30 @@ impl Replies {
         Some((seq, reply))
     }
 
-    /// What became durable of what was answered as cached: of each asker, partition and epoch the last block.
+    /// What became durable of what was answered as cached: of each asker, partition and epoch, an ESN up to which all is. Blocks come
+    /// in any order (a later wave brings an earlier one), so that the highest durable one says nothing of those below it.
     pub(super) fn take_flushed(&mut self) -> BTreeMap<Asker, Vec<FlushedUpto>> {
-        let mut flushed: BTreeMap<Asker, Vec<FlushedUpto>> = BTreeMap::new();
-        while let Some((_, (to, upto))) = pop(&mut self.cached, self.durable) {
-            let list = flushed.entry(to).or_default();
-            match list.iter_mut().find(|u| (u.partition, u.epoch) == (upto.partition, upto.epoch)) {
-                Some(known) => known.first_esn = known.first_esn.max(upto.first_esn),
-                None => list.push(upto),
-            }
+        let durable = self.cached.partition_point(|(seq, _)| *seq <= self.durable);
+        if durable == 0 {
+            return BTreeMap::new();
         }
+        for (_, (to, upto)) in self.cached.drain(..durable) {
+            let highest = self.untold.entry((to, upto.partition, upto.epoch)).or_default();
+            *highest = upto.first_esn.max(*highest);
+        }
+        let mut lowest: BTreeMap<(Asker, PartitionUid, Epoch), Esn> = BTreeMap::new();
+        for (_, (to, upto)) in &self.cached {
+            let lowest = lowest.entry((*to, upto.partition, upto.epoch)).or_insert(upto.first_esn);
+            *lowest = upto.first_esn.min(*lowest);
+        }
+        let mut flushed: BTreeMap<Asker, Vec<FlushedUpto>> = BTreeMap::new();
+        self.untold.retain(|key, highest| {
+            let (to, partition, epoch) = *key;
+            let cached = lowest.get(key).filter(|lowest| **lowest <= *highest);
+            let first_esn = cached.map_or(*highest, |lowest| Esn(lowest.0 - 1));
+            flushed.entry(to).or_default().push(FlushedUpto { partition, epoch, first_esn });
+            cached.is_some()
+        });
         flushed
     }
 }

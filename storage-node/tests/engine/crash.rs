@@ -185,5 +185,5 @@ fn power_cut_at_every_operation() {
 
 #[test]
 fn power_cut_while_segments_are_reclaimed() {
-    (100..103).for_each(|seed| crash_everywhere(seed, 150, true, 3));
+    (100..103).for_each(|seed| crash_everywhere(seed, 150, true, 5));
 }

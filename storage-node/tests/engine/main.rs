@@ -13,4 +13,5 @@ mod reads;
 mod reclaim;
 mod retention;
 mod rewrite;
+mod scrub;
 mod workload;

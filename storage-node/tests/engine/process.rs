@@ -109,7 +109,7 @@ fn write_and_kill(dir: &Path, time: Duration) -> u64 {
             let _ = child.kill();
         }
     }
-    child.wait().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None, "it was killed, and did not end by itself");
     durable
 }
 

@@ -39,8 +39,6 @@ impl<T> InFlight<T> {
         Self { waiting: VecDeque::new(), bytes: 0, records_max: records_max as usize }
     }
 
-    pub(super) fn debug(&self) -> String { format!("{:?} bytes {}", self.waiting.front().map(|w| &w.ack), self.bytes) }
-
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -140,6 +140,19 @@ impl Setting for NodeId {
     }
 }
 
+impl Setting for bool {
+    const PLACEHOLDER: &'static str = "BOOL";
+
+    fn read(value: &toml::Value) -> Result<Self, String> {
+        let text = || value.as_str().and_then(|text| text.trim().parse().ok());
+        value.as_bool().or_else(text).ok_or_else(|| "true or false is expected".to_owned())
+    }
+
+    fn show(&self) -> Shown {
+        Shown { text: self.to_string(), json: (*self).into() }
+    }
+}
+
 impl Setting for PathBuf {
     const PLACEHOLDER: &'static str = "PATH";
 

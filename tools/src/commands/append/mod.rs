@@ -117,7 +117,10 @@ impl Partitions {
         match (args.partition, &args.key) {
             (Some(partition), _) if partition >= count => {
                 let last = count.saturating_sub(1);
-                Err(Failure::usage(format!("{} has partitions 0 to {last}, not {partition}", args.log)))
+                Err(Failure::usage(format!(
+                    "{} has no partition {partition}: its partitions are 0 to {last}",
+                    args.log
+                )))
             }
             (Some(partition), _) => Ok(Self::One(partition)),
             (None, Some(key)) => Ok(Self::One(partition_of_key(key.as_bytes(), count).0)),
@@ -134,6 +137,25 @@ impl Partitions {
                 *next = (partition + 1) % (*count).max(1);
                 partition
             }
+        }
+    }
+}
+
+/// What to do when all acknowledgements that are there were taken.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Append,
+    Wait,
+    End,
+}
+
+impl Next {
+    fn after<T>(lines: &Lines, in_flight: &InFlight<T>, input_ended: bool) -> Self {
+        match lines.is_empty() {
+            // Even if there was no room before: it may be that nothing is in flight now, so that nothing would wake us.
+            false if in_flight.has_room() => Self::Append,
+            true if input_ended && in_flight.is_empty() => Self::End,
+            _ => Self::Wait,
         }
     }
 }
@@ -167,18 +189,17 @@ impl Session<'_> {
                 self.lines = Lines::default();
             }
             self.settle()?;
-            self.show()?;
-            if ended && self.in_flight.is_empty() {
-                return failure.map_or(Ok(()), |failure| Err(self.stopped_by(failure)));
+            match Next::after(&self.lines, &self.in_flight, ended) {
+                Next::Append => continue,
+                Next::Wait => self.show()?,
+                Next::End => {
+                    self.show()?;
+                    return failure.map_or(Ok(()), |failure| Err(self.stopped_by(failure)));
+                }
             }
             tokio::select! {
                 biased;
                 () = self.in_flight.next_settled() => {}
-                () = tokio::time::sleep(Duration::from_secs(3)) => {
-                    eprintln!("STUCK in_flight={} lines_empty={} ended={ended} number={} tally={} settled now: {:?}", self.in_flight.len(), self.lines.is_empty(), self.number, self.tally.records, self.in_flight.debug());
-                    eprintln!("{:#?}", self.appender);
-                    std::process::exit(9);
-                }
                 chunk = input.recv(), if !ended && self.lines.is_empty() => match chunk {
                     Some(Ok(chunk)) => (self.lines, self.read_at) = (Lines::new(chunk), now_ms()),
                     Some(Err(error)) => {
@@ -269,4 +290,29 @@ fn too_long(number: u64, max: usize) -> Failure {
 /// Without somebody to tell, appending is not done.
 fn output_failed(error: &io::Error, tally: &Tally) -> Failure {
     Failure::new(format!("cannot print LSNs: {error}")).hint(acknowledged(tally))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_cannot_come() {
+        let (some, none) = (Lines::new(b"line\n".to_vec()), Lines::default());
+        let idle: InFlight<()> = InFlight::new(1);
+        assert_eq!(Next::after(&some, &idle, false), Next::Append);
+        assert_eq!(Next::after(&some, &idle, true), Next::Append);
+        assert_eq!(Next::after(&none, &idle, false), Next::Wait, "for input");
+        assert_eq!(Next::after(&none, &idle, true), Next::End);
+        let full: InFlight<()> = InFlight::new(0);
+        assert_eq!(Next::after(&some, &full, false), Next::Wait, "for an acknowledgement");
+    }
+
+    #[test]
+    fn lines_go_in_turns_or_where_they_are_told() {
+        let mut turns = Partitions::InTurns { next: 0, count: 3 };
+        assert_eq!([turns.next(), turns.next(), turns.next(), turns.next()], [0, 1, 2, 0]);
+        let mut one = Partitions::One(7);
+        assert_eq!([one.next(), one.next()], [7, 7]);
+    }
 }

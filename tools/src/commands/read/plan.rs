@@ -29,12 +29,19 @@ pub(super) async fn ranges(client: &Client, args: &ReadArgs) -> Result<Vec<Range
         }
         while let Some(answer) = asked.join_next().await {
             let (partition, range) = answer.map_err(|error| Failure::new(format!("cannot begin to read: {error}")))?;
-            let at = |failure: Failure| failure.while_at(format_args!("{} partition {partition}", args.log));
-            ranges.push(range.map_err(Failure::from).map_err(at)?);
+            ranges.push(range.map_err(|error| at(&args.log, partition, error))?);
         }
     }
     ranges.sort_unstable_by_key(|range| range.partition);
     Ok(ranges)
+}
+
+/// Names the partition, unless the error does.
+fn at(log: &LogId, partition: u32, error: ClientError) -> Failure {
+    match error {
+        ClientError::OffsetOutOfRange { .. } | ClientError::UnknownPartition { .. } => error.into(),
+        error => Failure::from(error).while_at(format_args!("{log} partition {partition}")),
+    }
 }
 
 /// What was asked for, the same for all partitions.
