@@ -54,6 +54,16 @@ impl Pool {
         Ok(connection)
     }
 
+    /// Closes the connection to `address`, if there is one: the next is a new one.
+    pub fn forget(&self, address: &HostPort, class: ConnectionClass) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // While somebody connects, there is none that could be old.
+        let held = slots.get(&(address.clone(), class)).and_then(|slot| slot.connection.try_lock().ok()?.take());
+        if let Some((_, connection)) = held {
+            connection.close(close_code::DONE, "nothing was heard for long");
+        }
+    }
+
     pub fn close(&self) {
         for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if let Some((_, connection)) = slot.connection.try_lock().ok().and_then(|mut held| held.take()) {

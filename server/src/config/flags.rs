@@ -38,6 +38,7 @@ fn heading(field: &Field) -> &'static str {
         Some("write_cache") => "Write cache",
         Some("tls") => "TLS",
         Some("limits") => "Limits",
+        Some("kafka") => "Kafka",
         Some("metadata") => "Metadata tier",
         Some(section) => unreachable!("section {section} has a heading"),
     }

@@ -56,6 +56,8 @@ use crate::signals::Stop;
 const HAND_OVER_TIME: Duration = Duration::from_millis(1500);
 /// How long peers get to hear that connections are closed.
 const FAREWELL_TIME: Duration = Duration::from_millis(300);
+/// For connections to other nodes. One that was down is tried anew, rather than waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const SOFTWARE: &str = concat!("dlog ", env!("CARGO_PKG_VERSION"));
 
 /// Why a node does not run.
@@ -138,7 +140,8 @@ impl Node {
             introduction.know(cluster);
         }
         let hello = hello(&config, process, data_dir.cluster());
-        let connector = || QuicConnector::new(trust.clone(), Some(&cert), ConnectorConfig::default());
+        let connecting = ConnectorConfig { connect_timeout: CONNECT_TIMEOUT, ..ConnectorConfig::default() };
+        let connector = || QuicConnector::new(trust.clone(), Some(&cert), connecting.clone());
         let peers = Peers::new(Pool::new(connector()?, hello.clone()));
         let metadata = Metadata::start(metadata_config(&config, &data_dir, process, voters), peers.clone()).await?;
 
@@ -231,7 +234,8 @@ impl Node {
             () = lives(&metadata, node, process) => {}
             () = stop_asked.requested() => return Err(NodeError::Stopped),
         }
-        let broker = NodeBroker { node, metadata: metadata.clone(), cores: handles.clone(), tails, requests: kafka_requests };
+        let broker =
+            NodeBroker { node, metadata: metadata.clone(), cores: handles.clone(), tails, requests: kafka_requests };
         let kafka = KafkaServer::start(&config, kafka_listener, broker)?;
         Ok(Self { process, metadata, cores: handles, listener, peers, shards, kafka, tasks })
     }

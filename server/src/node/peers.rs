@@ -1,6 +1,6 @@
 //! The metadata tier's way to its peers: a Raft lane to each, opened when it is needed and kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +14,16 @@ use dlog_proto::transport::{ConnectError, Connection, ConnectionClass, HostPort,
 use dlog_proto::wire::{Raft, RaftAnswer, RaftRpc};
 use tokio::sync::watch;
 
+/// After so many requests in a row without an answer, the connection is not believed in any more.
+const SILENCES_MAX: u32 = 5;
+
 /// Reaches other nodes' control planes.
 #[derive(Debug)]
 pub(crate) struct Peers {
     pool: Pool,
     lanes: Mutex<HashMap<(NodeId, HostPort), Control>>,
-    /// Nodes that did not answer when they were asked last.
-    away: Mutex<HashSet<NodeId>>,
+    /// Nodes that did not answer when they were asked last, and how often in a row.
+    away: Mutex<HashMap<NodeId, u32>>,
     /// A peer's word that it belongs to another cluster.
     foreign: watch::Sender<Option<String>>,
 }
@@ -72,19 +75,32 @@ impl Peers {
     }
 
     /// Says once that a node is away, and once that it is back.
-    fn note(&self, node: NodeId, answered: &Result<Bytes, PeerError>) {
+    fn note(&self, node: NodeId, address: &str, answered: &Result<Bytes, PeerError>) {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         match answered {
             Ok(_) | Err(PeerError::Refused { .. }) => {
-                if away.remove(&node) {
+                if away.remove(&node).is_some() {
                     tracing::info!("{node} answers again");
                 }
             }
             Err(error) => {
-                if away.insert(node) {
+                let times = away.entry(node).or_insert(0);
+                *times += 1;
+                if *times == 1 {
                     tracing::warn!("the metadata tier goes on without {node} for now: {error}");
                 }
+                if times.is_multiple_of(SILENCES_MAX) && matches!(error, PeerError::Timeout { .. }) {
+                    self.drop_connection(node, address);
+                }
             }
+        }
+    }
+
+    /// The next request goes over a new connection: nobody is told when the machine at the other end forgets one.
+    fn drop_connection(&self, node: NodeId, address: &str) {
+        if let Ok(address) = address.parse::<HostPort>() {
+            self.pool.forget(&address, ConnectionClass::Control);
+            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, address));
         }
     }
 
@@ -114,7 +130,7 @@ impl PeerTransport for Peers {
         Box::pin(async move {
             let asked = tokio::time::timeout(timeout, self.ask(node, address, rpc, payload));
             let answered = asked.await.unwrap_or(Err(PeerError::Timeout { node, after: timeout }));
-            self.note(node, &answered);
+            self.note(node, address, &answered);
             answered
         })
     }

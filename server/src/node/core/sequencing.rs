@@ -7,8 +7,8 @@ use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
-    Append, AppendError, AppendOk, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload, ProducersRead,
-    Release, Seal, SealPartition, Sealed, Stored,
+    Append, AppendError, AppendOk, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload,
+    ProducersRead, Release, Seal, SealPartition, Sealed, Stored,
 };
 use dlog_proto::{Epoch, PartitionUid, ShardRef, Time, TimestampMs};
 use dlog_sequencer::{AppendRequest, Event, Host, HostOutput, NewEpochReason, Output, Proposal, Token};
