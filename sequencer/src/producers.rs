@@ -138,10 +138,11 @@ impl ProducerLoad {
         // The next in order after whoever was asked last, so that one silent shard does not hold it up.
         let next = self.shards.iter().filter(may_have).find(|(shard, _)| after.is_none_or(|last| **shard > last));
         let Some((&to, _)) = next.or_else(|| self.shards.iter().find(may_have)) else {
-            if self.shards.values().all(|state| state.without_snapshot) {
-                // Nobody has it any more: what is in the epochs themselves must do.
-                self.snapshot = Snapshot::Known { position: Lsn::ZERO };
-            }
+            // If nobody has it any more, what is in the epochs themselves must do; otherwise whoever may have it is waited for.
+            self.snapshot = match self.shards.values().all(|state| state.without_snapshot) {
+                true => Snapshot::Known { position: Lsn::ZERO },
+                false => Snapshot::Wanted { position, asked: None },
+            };
             return;
         };
         self.snapshot = Snapshot::Wanted { position, asked: Some((to, now)) };
@@ -187,7 +188,10 @@ impl ProducerLoad {
     /// The answer to a fetch of the snapshot.
     pub(crate) fn handle_fetched(&mut self, from: ShardRef, block: Option<Block>) {
         let Snapshot::Wanted { position, asked } = &mut self.snapshot else { return };
+        let replaced = |known: &ShardRef| known.shard == from.shard && known.incarnation < from.incarnation;
+        self.shards.iter_mut().filter(|(s, _)| replaced(s)).for_each(|(_, state)| state.without_snapshot = true);
         if asked.is_none_or(|(to, _)| to != from) {
+            *asked = asked.filter(|(to, _)| !replaced(to));
             return;
         }
         *asked = None;

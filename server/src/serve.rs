@@ -13,7 +13,7 @@ use crate::banner::Banner;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{HttpError, HttpServer, NodeStatus, Status};
-use crate::node::{Node, NodeError};
+use crate::node::{Node, NodeError, NodeMetrics};
 use crate::signals::Stop;
 
 /// Why a node does not serve.
@@ -41,9 +41,10 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let shown: Arc<dyn NodeStatus> = Arc::<Health>::clone(&status);
     let http = tokio::spawn(http.serve(shown, stop.clone()));
 
-    let waiting = status.clone();
+    let (waiting, metrics) = (status.clone(), status.node_metrics.clone());
     let started =
-        Node::start(config.clone(), data_dir.clone(), stop.clone(), move |what| waiting.waits_for(what)).await;
+        Node::start(config.clone(), data_dir.clone(), stop.clone(), &metrics, move |what| waiting.waits_for(what))
+            .await;
     let node = match started {
         Ok(node) => node,
         Err(NodeError::Stopped) => return Ok(()),
@@ -79,6 +80,7 @@ struct Health {
     data_dir: Arc<DataDir>,
     started: Instant,
     metrics: Registry,
+    node_metrics: NodeMetrics,
     /// Once it serves.
     metadata: OnceLock<Metadata>,
     waiting_for: Mutex<String>,
@@ -88,9 +90,19 @@ impl Health {
     fn new(config: Arc<Config>, data_dir: Arc<DataDir>) -> Self {
         let mut metrics = Registry::with_prefix("dlog");
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        metrics.register("build", "What runs here.", version);
+        metrics.register("build", "What runs here", version);
+        let node_metrics = NodeMetrics::default();
+        metrics.register_collector(Box::new(node_metrics.clone()));
         let waiting_for = Mutex::new("its ports".to_owned());
-        Self { config, data_dir, started: Instant::now(), metrics, metadata: OnceLock::new(), waiting_for }
+        Self {
+            config,
+            data_dir,
+            started: Instant::now(),
+            metrics,
+            node_metrics,
+            metadata: OnceLock::new(),
+            waiting_for,
+        }
     }
 
     fn waits_for(&self, what: &str) {

@@ -28,7 +28,7 @@ use crate::shared::Shared;
 use crate::upkeep::Upkeep;
 
 /// Read or written at once by what goes on in the background.
-pub(crate) const BACKGROUND_STEP_LEN: u32 = 4 << 20;
+pub(crate) const BACKGROUND_STEP_LEN: u32 = 1 << 20;
 
 /// What the engine cannot know by itself: handed in, so that a simulation decides it.
 #[derive(Debug, Clone, Copy)]

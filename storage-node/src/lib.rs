@@ -6,6 +6,9 @@ mod counters;
 pub mod disk;
 mod engine;
 pub mod entry;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 mod log;
 mod marker;

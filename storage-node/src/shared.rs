@@ -1,8 +1,9 @@
 //! What the writer, the readers and the upkeep of one shard share. Each lock is held for moments, and never during IO.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use dlog_proto::PartitionUid;
 
@@ -18,6 +19,9 @@ use crate::segment::Position;
 use crate::segment::file::Segments;
 use crate::segment::header::Identity;
 use crate::space::Space;
+
+/// How long a reader waits for a switch to be over, at a time.
+const SWITCH_TIME: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     forget_losses: AtomicBool,
     /// Held by everybody who reads, from before the index is asked until the bytes are there.
     readers: Mutex<Arc<()>>,
+    /// Odd while the index is led to another generation of a segment; never the same again.
+    switches: AtomicU64,
 }
 
 impl Shared {
@@ -57,6 +63,7 @@ impl Shared {
             hints: Mutex::default(),
             forget_losses: AtomicBool::new(false),
             readers: Mutex::default(),
+            switches: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +91,29 @@ impl Shared {
     pub(crate) fn note_durable(&self, position: Position) {
         let mut durable = lock(&self.durable);
         *durable = position.max(*durable);
+    }
+
+    /// Changes what rows say of blocks that readers may be about to look up.
+    pub(crate) fn switch<T>(&self, change: impl FnOnce() -> T) -> T {
+        self.switches.fetch_add(1, Ordering::SeqCst);
+        let outcome = change();
+        self.switches.fetch_add(1, Ordering::SeqCst);
+        outcome
+    }
+
+    /// Reads without such a change in between: several looks at the index are as one then.
+    pub(crate) fn steady<T, E>(&self, mut read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        loop {
+            let before = self.switches.load(Ordering::SeqCst);
+            if !before.is_multiple_of(2) {
+                std::thread::sleep(SWITCH_TIME);
+                continue;
+            }
+            let outcome = read();
+            if self.switches.load(Ordering::SeqCst) == before {
+                return outcome;
+            }
+        }
     }
 
     /// To be held while somebody reads: no segment that he is led to is taken away.

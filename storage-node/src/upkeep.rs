@@ -316,7 +316,8 @@ impl Upkeep {
             return Ok(());
         }
         self.shared.segments.insert(Arc::clone(&written.target));
-        self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
+        let batch = step.finish(self.shared.identity, self.indexed, self.next_commit);
+        self.shared.switch(|| self.shared.kv.apply(&batch))?;
         self.checkpoint()?;
         self.shared.segments.retire(source, self.shared.present_readers());
         let (from, to) = (written.source.len, written.target.len);

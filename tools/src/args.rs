@@ -1,6 +1,7 @@
 //! What a client's command line says.
 
 mod bench;
+mod bench_local;
 mod connect;
 mod duration;
 mod partition;
@@ -15,6 +16,7 @@ use dlog_proto::record::Compression;
 use dlog_proto::{LogId, Lsn, ParseError, QuorumConfig};
 
 pub use bench::{BenchAppendArgs, BenchCommand, DurabilityArg};
+pub use bench_local::{BenchDiskArgs, BenchStorageArgs};
 pub use connect::ConnectArgs;
 pub use duration::parse_duration;
 pub use partition::PartitionName;
@@ -54,7 +56,7 @@ impl Command {
     /// How it finds its cluster; `None` if it needs none.
     pub fn connect(&self) -> Option<&ConnectArgs> {
         Some(match self {
-            Self::Segment(_) => return None,
+            Self::Segment(_) | Self::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => return None,
             Self::Log(LogCommand::Create(args)) => &args.connect,
             Self::Log(LogCommand::List(args)) => &args.connect,
             Self::Log(LogCommand::Show(args)) => &args.connect,

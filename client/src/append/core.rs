@@ -214,6 +214,12 @@ impl AppendCore {
         }
     }
 
+    /// The partition is gone for good.
+    pub fn handle_gone(&mut self) {
+        self.fail_from(0, AppendError::UnknownPartition);
+        self.connection = Connection::Idle;
+    }
+
     /// The connection of this round is gone.
     pub fn handle_disconnected(&mut self, now: Time, round: u32, why: String) {
         if self.connection == Connection::Connected && round == self.round {
@@ -272,7 +278,9 @@ impl AppendCore {
 
     /// A batch will never be taken. Those behind it carry later sequence numbers, so they cannot be either.
     fn fail_from(&mut self, at: usize, error: AppendError) {
-        self.finish(at, Err(error.into()));
+        if self.batches.len() > at {
+            self.finish(at, Err(error.into()));
+        }
         while self.batches.len() > at {
             self.finish(at, Err(AppendFailure::Behind));
         }
@@ -472,6 +480,18 @@ mod tests {
         let pause_over = core.next_timeout().unwrap();
         core.handle_tick(pause_over);
         assert_eq!(outputs(&mut core), ["connect None"], "a connection may be dead without anybody knowing");
+    }
+
+    #[test]
+    fn nothing_waits_for_a_partition_that_is_gone() {
+        let mut core = connected(2);
+        core.handle_disconnected(Time::ZERO, 1, "gone".to_owned());
+        core.handle_tick(Time::ZERO + 5 * MS);
+        assert_eq!(outputs(&mut core), ["connect None"]);
+        core.handle_gone();
+        let failed = outputs(&mut core);
+        assert!(failed[0].contains("no such partition") && failed[1].contains("failed 1"), "{failed:?}");
+        assert!(core.is_idle() && core.next_timeout().is_none());
     }
 
     #[test]

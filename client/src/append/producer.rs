@@ -365,6 +365,7 @@ impl Producer {
                 self.link = Some(Link { process, round: self.round + 1, tx, rx });
                 self.core.handle_connected(now());
             }
+            Err(error) if error.is_not_found() => self.core.handle_gone(),
             Err(error) => self.core.handle_unreachable(now(), error.to_string()),
         }
     }

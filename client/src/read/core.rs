@@ -114,6 +114,9 @@ impl ShardState {
     }
 }
 
+/// How often a record that some shard has and cannot read is asked for before it is called lost.
+const DAMAGE_RETRIES: u32 = 3;
+
 #[derive(Debug)]
 pub struct ReaderCore {
     settings: ReaderSettings,
@@ -135,6 +138,8 @@ pub struct ReaderCore {
     stuck_since: Option<Time>,
     rewound_at: Time,
     wake_at: Option<Time>,
+    /// How often a record was asked for again because those that should have it could not read it.
+    damage_retries: u32,
     done: bool,
     out: VecDeque<Output>,
 }
@@ -159,6 +164,7 @@ impl ReaderCore {
             stuck_since: None,
             rewound_at: Time::ZERO,
             wake_at: None,
+            damage_retries: 0,
             done: false,
             out: VecDeque::new(),
         }
@@ -275,9 +281,9 @@ impl ReaderCore {
 
     fn find_wake_at(&self, now: Time) -> Option<Time> {
         let reopen = self.shards.values().filter(|s| !s.open && !s.lost).map(|s| s.reopen_at);
-        let table = self.table_asked_at.map(|at| at + self.settings.table_retry);
-        let patience = if self.known_down.is_some() { self.settings.slow_shard } else { self.settings.gap_grace };
-        let stuck = self.stuck_since.map(|since| since + patience);
+        let table = self.table_asked_at.map(|at| at + self.table_patience());
+        let patience = [self.settings.gap_grace, self.settings.slow_shard];
+        let stuck = patience.into_iter().filter_map(|patience| Some(self.stuck_since? + patience));
         reopen.chain(table).chain(stuck).filter(|at| *at > now).min()
     }
 
@@ -287,9 +293,16 @@ impl ReaderCore {
         while !self.done && self.step(now) {}
         if self.cursor != before {
             self.stuck_since = None;
+            self.damage_retries = 0;
         }
         if self.is_table_stale() {
             self.want_table(now);
+        } else if self.is_deaf() {
+            // From now on, after a while.
+            match self.table_asked_at {
+                Some(_) => self.want_table(now),
+                None => self.table_asked_at = Some(now),
+            }
         }
         self.try_single_copies(now);
         self.keep_streams(now);
@@ -398,6 +411,15 @@ impl ReaderCore {
         if authority == Authority::None || (authority == Authority::Incomplete && patient) {
             return false;
         }
+        // A copy that cannot be read now may be later: a disk's passing error must not become a loss.
+        let damaged = self.shards.values().any(|s| !s.lost && s.next > self.cursor && s.unproven_upto >= self.cursor);
+        if damaged && self.damage_retries < DAMAGE_RETRIES {
+            if now.since(since) >= self.settings.slow_shard {
+                self.damage_retries += 1;
+                self.rewind(now);
+            }
+            return false;
+        }
         let buffered = self.buffer.range(self.cursor..).next().map(|(first, _)| Lsn(first.0 - 1));
         let to = buffered.map_or(upto, |before| before.min(upto)).min(self.until);
         self.gap(to, GapReason::DataLoss);
@@ -429,15 +451,27 @@ impl ReaderCore {
             // A later epoch is released, so this one is decided; or it is decided, so a later one exists.
             Some(entry) if entry.epoch == epoch => {
                 let passed = entry.end.is_some_and(|end| self.cursor.esn() > end.last_esn);
-                (entry.end.is_none() && self.released.epoch() > epoch) || passed || entry.base_offset.is_none()
+                let newer = entry.end.is_none() && self.released.epoch() > epoch;
+                newer || passed || entry.base_offset.is_none()
             }
             Some(_) => false,
             None => true,
         }
     }
 
+    /// How long until the table is asked for again: less if it is known that there is a newer one.
+    fn table_patience(&self) -> Duration {
+        if self.is_deaf() { self.settings.slow_shard } else { self.settings.table_retry }
+    }
+
+    /// Whether no shard of the epoch tells what is released: then only the table can say that another epoch has come.
+    fn is_deaf(&self) -> bool {
+        let is_open = |entry: &EpochEntry| entry.epoch == self.cursor.epoch() && entry.end.is_none();
+        !self.shards.values().any(|s| s.started) && self.table.at_or_after(self.cursor.epoch()).is_some_and(is_open)
+    }
+
     fn want_table(&mut self, now: Time) {
-        let due = self.table_asked_at.is_none_or(|at| at + self.settings.table_retry <= now);
+        let due = self.table_asked_at.is_none_or(|at| at + self.table_patience() <= now);
         if due && !self.done {
             self.table_asked_at = Some(now);
             self.out.push_back(Output::WantTable);

@@ -12,6 +12,8 @@ use dlog_proto::wire::{
     WirePlacement,
 };
 use dlog_proto::{ShardId, ShardRef};
+use dlog_storage_node::CounterValues;
+use dlog_storage_node::commit::Committer;
 use dlog_storage_node::read::{Found, ReadError, Reader};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -23,19 +25,34 @@ const AT_ONCE: usize = 64;
 
 /// The shards that this node serves, for those who look beside the cores.
 #[derive(Debug, Default)]
-pub(crate) struct ShardReaders(RwLock<BTreeMap<ShardId, (ShardRef, Reader)>>);
+pub(crate) struct ShardReaders(RwLock<BTreeMap<ShardId, Served>>);
+
+#[derive(Debug, Clone)]
+struct Served {
+    shard: ShardRef,
+    committer: Committer,
+}
 
 impl ShardReaders {
-    pub(crate) fn insert(&self, shard: ShardRef, reader: Reader) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(shard.shard, (shard, reader));
+    pub(crate) fn insert(&self, shard: ShardRef, committer: Committer) {
+        let served = Served { shard, committer };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(shard.shard, served);
     }
 
     fn get(&self, shard: ShardId) -> Option<(ShardRef, Reader)> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shards.get(&shard).map(|served| (served.shard, served.committer.reader()))
     }
 
     fn all(&self) -> Vec<(ShardRef, Reader)> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shards.values().map(|served| (served.shard, served.committer.reader())).collect()
+    }
+
+    /// What each shard has counted.
+    pub(crate) fn counters(&self) -> Vec<(ShardId, CounterValues)> {
+        let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().map(|(shard, served)| (*shard, served.committer.counters())).collect()
     }
 
     /// No segment is held open for questions any more.

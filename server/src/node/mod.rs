@@ -13,6 +13,7 @@ mod controller;
 mod core;
 mod heartbeats;
 mod kafka;
+mod metrics;
 mod peers;
 mod probe;
 mod proposer;
@@ -42,6 +43,8 @@ use self::controller::Controller;
 use self::core::{CoreHandle, CoreSetup, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
 use self::kafka::{KafkaServer, NodeBroker};
+pub(crate) use self::metrics::NodeMetrics;
+use self::metrics::{CoreCounters, Sources};
 use self::peers::Peers;
 use self::proposer::{Carrier, Proposer, Requests};
 use self::registration::Registrar;
@@ -116,6 +119,7 @@ impl Node {
         config: Arc<Config>,
         data_dir: Arc<DataDir>,
         stop: Stop,
+        metrics: &NodeMetrics,
         waits_for: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, NodeError> {
         let process = ProcessId::random();
@@ -148,6 +152,7 @@ impl Node {
         let (suspects, mut suspected) = mpsc::unbounded_channel();
         let (proposer, asks) = Proposer::new();
         let settings = Arc::new(sequencer_settings(&config));
+        let counters: Vec<Arc<CoreCounters>> = handles.iter().map(|_| Arc::default()).collect();
         let tails = Tails::default();
         for (index, (me, inbox)) in handles.iter().zip(inboxes).enumerate() {
             let reach = Reach {
@@ -161,6 +166,7 @@ impl Node {
                 index: index as u16,
                 me: me.clone(),
                 inbox,
+                counters: counters[index].clone(),
                 admission: introduction.clone(),
                 settings: settings.clone(),
                 proposer: proposer.clone(),
@@ -171,6 +177,7 @@ impl Node {
         }
 
         let shards = Arc::new(ShardReaders::default());
+        metrics.set(Sources { metadata: metadata.clone(), cores: counters, shards: shards.clone() });
         let control = ControlPlane { metadata: metadata.clone(), cores: handles.clone(), shards: shards.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener.clone(), control, introduction.clone()));
@@ -203,7 +210,7 @@ impl Node {
         for (dir, incomplete_before) in joined.shards {
             let core = &handles[usize::from(dir.shard.shard) % handles.len()];
             if let Some(shard) = dir.start(&config, incomplete_before, core) {
-                shards.insert(shard.shard_ref(), shard.committer.reader());
+                shards.insert(shard.shard_ref(), shard.committer.clone());
                 core.tell(Input::Shard(Box::new(shard)));
             }
         }

@@ -1,12 +1,13 @@
-//! A settled block has every copy that its newest placement names, under that placement; and either these are all the copies
-//! that its log asks for, or the metadata tier knows who lacks one.
+//! A settled block has a placement that every shard of its copyset has on disk, so that single-copy delivery ships it; and either
+//! these are all the copies that its log asks for, or the metadata tier knows who lacks one. A shard of an earlier wave that is away may
+//! hold another placement: it ships the block once more.
 
 use std::collections::BTreeSet;
 
 use dlog_metadata::state::State;
 use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid, Quorum, ShardRef};
 
-use crate::ledger::{Held, Ledger};
+use crate::ledger::{Held, Ledger, Placed};
 
 pub(super) fn check_settled(
     ledger: &mut Ledger,
@@ -59,17 +60,18 @@ fn check_block(
     held: &Held,
 ) -> Result<(), String> {
     let name = format!("{first}..{}", held.last);
-    let Some(newest) = held.newest() else { return Err(format!("{name} is on no disk")) };
-    let members = entry.nodeset.set_of(newest.copyset.shards().iter().copied());
-    let lacks = |member: usize| {
+    let members = |placed: &Placed| entry.nodeset.set_of(placed.copyset.shards().iter().copied());
+    // What a disk that is lost has, or had, nobody can say any more.
+    let has = |member: usize, placed: &Placed| {
         let shard = entry.nodeset.shard_ref(member);
-        let durable = held.copies.get(&shard).and_then(|copy| copy.durable.as_ref());
-        // What a disk that is lost has, or had, nobody can say any more.
-        (durable != Some(newest) && !ledger.lost.contains(&shard)).then_some(shard.shard)
+        ledger.lost.contains(&shard) || held.copies.get(&shard).is_some_and(|c| c.durable.as_ref() == Some(placed))
     };
-    if let Some(shard) = members.iter().find_map(lacks) {
-        return Err(format!("{shard} does not have the placement {newest:?} of {name}: {:?}", held.copies));
-    }
+    let placements = held.copies.values().filter_map(|copy| copy.durable.as_ref());
+    let whole = placements.filter(|placed| members(placed).iter().all(|member| has(member, placed)));
+    let Some(newest) = whole.max_by_key(|placed| placed.version) else {
+        return Err(format!("no placement of {name} is whole: {:?}", held.copies));
+    };
+    let members = members(newest);
     if Quorum::new(&entry.nodeset, &entry.replication).is_fully_replicated(members) {
         return Ok(());
     }

@@ -102,7 +102,7 @@ impl Default for CommitConfig {
             cache_bytes_max: 64 << 20,
             mark_after: Duration::from_millis(100),
             reclaim_every: Duration::from_secs(10),
-            background_bytes_per_second: 64 << 20,
+            background_bytes_per_second: 32 << 20,
             scrub_every: Duration::from_secs(7 * 24 * 3600),
         }
     }

@@ -16,6 +16,8 @@ use crate::upkeep::Upkeep;
 
 /// How long it sleeps if nobody wakes it.
 const TICK: Duration = Duration::from_millis(100);
+/// When there is nothing to do in the background, this long nothing is looked for.
+const REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct UpkeepThread {
@@ -26,6 +28,8 @@ pub(super) struct UpkeepThread {
     config: CommitConfig,
     /// Bytes that may be read and written in the background now.
     budget: Budget,
+    /// Until then nothing is looked for that could be done in the background.
+    rest_until: Instant,
 }
 
 impl UpkeepThread {
@@ -36,8 +40,9 @@ impl UpkeepThread {
         stop: Arc<CleanStop>,
         config: CommitConfig,
     ) -> Self {
-        let budget = Budget::new(config.background_bytes_per_second, Instant::now());
-        Self { shared, queue, upkeep, stop, config, budget }
+        let now = Instant::now();
+        let budget = Budget::new(config.background_bytes_per_second, now);
+        Self { shared, queue, upkeep, stop, config, budget, rest_until: now }
     }
 
     pub(super) fn run(mut self) -> Self {
@@ -80,8 +85,9 @@ impl UpkeepThread {
 
     /// One step of what can wait.
     fn background(&mut self) -> Result<(), UpkeepError> {
-        self.upkeep.rest(self.budget.earn(Instant::now()));
-        if self.budget.is_spent() {
+        let now = Instant::now();
+        self.upkeep.rest(self.budget.earn(now));
+        if self.budget.is_spent() || now < self.rest_until {
             return Ok(());
         }
         let done = match self.upkeep.rewrite(BACKGROUND_STEP_LEN)? {
@@ -94,6 +100,8 @@ impl UpkeepThread {
                 // There is more: the other work is looked after first.
                 self.queue.wake_upkeep();
             }
+        } else {
+            self.rest_until = now + REST;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ pub(crate) mod layered;
 pub mod memory;
 pub(crate) mod overlay;
 mod purge;
+#[cfg(feature = "rocksdb")]
 pub mod rocks;
 pub(crate) mod schema;
 pub(crate) mod step;

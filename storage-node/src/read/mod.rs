@@ -80,6 +80,10 @@ impl Reader {
 
     /// `None` if the shard knows nothing of the partition.
     pub fn load(&self, partition: PartitionUid) -> Result<Option<PartitionImage>, ReadError> {
+        self.shared.steady(|| self.load_once(partition))
+    }
+
+    fn load_once(&self, partition: PartitionUid) -> Result<Option<PartitionImage>, ReadError> {
         let view = View::new(&self.shared, partition, Lsn::ZERO, Lsn::MAX, usize::MAX)?;
         if !view.is_known {
             return Ok(None);
@@ -135,8 +139,10 @@ impl Reader {
     /// Data blocks above an LSN, ascending: those whose last LSN is above it.
     pub fn blocks_above(&self, partition: PartitionUid, above: Lsn) -> Result<Vec<HeldBlock>, ReadError> {
         let from = Lsn(above.0.saturating_add(1));
-        let view = View::new(&self.shared, partition, from, Lsn::MAX, usize::MAX)?;
-        self.held(&view, from, Lsn::MAX)
+        self.shared.steady(|| {
+            let view = View::new(&self.shared, partition, from, Lsn::MAX, usize::MAX)?;
+            self.held(&view, from, Lsn::MAX)
+        })
     }
 
     fn held(&self, view: &View, from: Lsn, upto: Lsn) -> Result<Vec<HeldBlock>, ReadError> {
@@ -158,6 +164,10 @@ impl Reader {
 
     /// Data blocks with an LSN in `from..=upto`, until `bytes_max` is reached; at least one if there is one.
     pub fn read(&self, partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Result<Chunk, ReadError> {
+        self.shared.steady(|| self.read_once(partition, from, upto, bytes_max))
+    }
+
+    fn read_once(&self, partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Result<Chunk, ReadError> {
         let view = View::new(&self.shared, partition, from, upto, bytes_max)?;
         // Beyond what the view has of the overlay, the index alone would leave things out.
         let rest = view.overlay.rest;
@@ -249,6 +259,10 @@ impl Reader {
 
     /// The data block that has this LSN.
     pub fn describe(&self, partition: PartitionUid, lsn: Lsn) -> Result<Found<HeldBlock>, ReadError> {
+        self.shared.steady(|| self.describe_once(partition, lsn))
+    }
+
+    fn describe_once(&self, partition: PartitionUid, lsn: Lsn) -> Result<Found<HeldBlock>, ReadError> {
         let view = View::new(&self.shared, partition, lsn, lsn, usize::MAX)?;
         let mut cursor = Cursor::new(&self.shared, &view, lsn, lsn)?;
         let Some(step) = cursor.next()? else { return Ok(Found::Nothing) };
@@ -260,6 +274,10 @@ impl Reader {
 
     /// The newest producer snapshot.
     pub fn producer_snapshot(&self, partition: PartitionUid) -> Result<Found<StoredBlock>, ReadError> {
+        self.shared.steady(|| self.producer_snapshot_once(partition))
+    }
+
+    fn producer_snapshot_once(&self, partition: PartitionUid) -> Result<Found<StoredBlock>, ReadError> {
         let view = View::new(&self.shared, partition, Lsn::MAX, Lsn::MAX, 0)?;
         let Some(at) = view.snapshot() else { return Ok(Found::Nothing) };
         if let Some((placement, block)) = self.shared.recent().get(at.position) {

@@ -33,6 +33,15 @@ impl Reader {
         retention: &Retention,
         now_ms: TimestampMs,
     ) -> Result<Option<Lsn>, ReadError> {
+        self.shared.steady(|| self.retention_point_once(partition, retention, now_ms))
+    }
+
+    fn retention_point_once(
+        &self,
+        partition: PartitionUid,
+        retention: &Retention,
+        now_ms: TimestampMs,
+    ) -> Result<Option<Lsn>, ReadError> {
         let Some(row) = partition_row(&self.shared.kv, partition)? else { return Ok(None) };
         let cutoff = retention.age_ms_max.map(|age| now_ms.saturating_sub_unsigned(age));
         let mut surplus = retention.bytes_max.map_or(0, |max| row.bytes.saturating_sub(max));

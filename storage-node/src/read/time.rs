@@ -17,6 +17,15 @@ impl Reader {
         from: Lsn,
         timestamp: TimestampMs,
     ) -> Result<Option<Lsn>, ReadError> {
+        self.shared.steady(|| self.find_time_once(partition, from, timestamp))
+    }
+
+    fn find_time_once(
+        &self,
+        partition: dlog_proto::PartitionUid,
+        from: Lsn,
+        timestamp: TimestampMs,
+    ) -> Result<Option<Lsn>, ReadError> {
         let view = View::new(&self.shared, partition, from, Lsn::MAX, usize::MAX)?;
         let mut from = from.max(view.floor);
         loop {

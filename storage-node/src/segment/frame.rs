@@ -38,7 +38,7 @@ pub(crate) enum FrameKind {
 }
 
 impl FrameKind {
-    fn of(number: u8) -> Option<Self> {
+    pub(crate) fn of(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Commit,
             2 => Self::Block,

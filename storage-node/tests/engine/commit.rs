@@ -1,5 +1,6 @@
 //! A shard on its threads, on a real disk with a real index.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -210,5 +211,44 @@ fn a_full_disk_is_an_answer_and_space_that_comes_back_is_used() {
     let more = fill(last + 1);
     assert!(more > last + 20, "a whole segment came back");
     assert_eq!(esns(&committer, 1), (last + 1..=more).collect::<Vec<_>>());
+    running.close().unwrap();
+}
+
+#[test]
+fn readers_see_no_difference_while_segments_are_rewritten() {
+    let (disk, index) = (SimulatedDisk::new(), MemoryKv::new());
+    let config = EngineConfig { recent_bytes_max: 0, ..EngineConfig::small() };
+    let (engine, _) = open(config, Arc::new(disk), &index);
+    let progress = Progress::default();
+    let config = CommitConfig { background_bytes_per_second: u32::MAX, ..CommitConfig::default() };
+    let (committer, running) = engine.start(Box::new(progress.clone()), config);
+    const COUNT: u32 = 500;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = committer.clone();
+        let done = &done;
+        scope.spawn(move || {
+            for esn in 1..=COUNT {
+                for partition in 1..=3 {
+                    submit(&writer, block(partition, esn, 400), esn % 20 == 0);
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        for partition in 1..=2 {
+            let committer = committer.clone();
+            scope.spawn(move || {
+                let mut seen = 0;
+                while !done.load(Ordering::Acquire) || committer.counters().rewritten_bytes < 200_000 {
+                    let esns = esns(&committer, partition);
+                    assert_eq!(esns, (1..=esns.len() as u32).collect::<Vec<_>>(), "a gap");
+                    assert!(esns.len() >= seen);
+                    seen = esns.len();
+                }
+            });
+        }
+    });
+    (1..=3).for_each(|partition| assert_eq!(esns(&committer, partition), (1..=COUNT).collect::<Vec<_>>()));
+    assert!(committer.counters().rewritten_bytes >= 200_000);
     running.close().unwrap();
 }

@@ -3,12 +3,17 @@
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use dlog_proto::record::Compression;
 
+use super::bench_local::{BenchDiskArgs, BenchStorageArgs};
 use super::{ConnectArgs, OutputArgs, copies};
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum BenchCommand {
     /// Append numbered records to a log of its own, read them back, and check that each is there once and in order.
     Append(BenchAppendArgs),
+    /// Measure how a disk is best written to, and say what DLog should do on it. Needs no node.
+    Disk(BenchDiskArgs),
+    /// Measure a shard's storage engine against the disk that it is on. Needs no node.
+    Storage(BenchStorageArgs),
 }
 
 #[derive(Debug, Clone, Args)]

@@ -2,6 +2,8 @@
 
 mod append;
 mod bench;
+mod bench_disk;
+mod bench_storage;
 mod cluster_status;
 mod copyset_show;
 mod epoch_show;
@@ -17,8 +19,11 @@ use crate::args::{BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCom
 use crate::failure::{Failure, Outcome};
 
 pub(crate) async fn run(command: Command) -> Result<Outcome, Failure> {
-    if let Command::Segment(command) = &command {
-        return segment::run(command);
+    match &command {
+        Command::Segment(command) => return segment::run(command),
+        Command::Bench(BenchCommand::Disk(args)) => return bench_disk::run(args).map(|()| Outcome::Done),
+        Command::Bench(BenchCommand::Storage(args)) => return bench_storage::run(args).map(|()| Outcome::Done),
+        _ => {}
     }
     let client = client(command.connect().expect("all others are for a cluster"))?;
     let outcome = Box::pin(run_with(&client, command)).await;
@@ -44,7 +49,9 @@ async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure>
         Command::Epoch(EpochCommand::Show(args)) => epoch_show::run(client, &args).await?,
         Command::Copyset(CopysetCommand::Show(args)) => copyset_show::run(client, &args).await?,
         Command::Bench(BenchCommand::Append(args)) => bench::run(client, &args).await?,
-        Command::Segment(_) => unreachable!("it needs no client"),
+        Command::Segment(_) | Command::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => {
+            unreachable!("it needs no client")
+        }
     }
     Ok(Outcome::Done)
 }

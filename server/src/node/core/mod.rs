@@ -16,6 +16,7 @@ mod tails;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dlog_client::clock::{now, now_ms, sleep_until};
@@ -39,6 +40,7 @@ use self::sequencing::Sequencing;
 use self::shard::LocalShard;
 pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
 pub(crate) use self::tails::Tails;
+use super::metrics::CoreCounters;
 use super::proposer::Proposer;
 
 /// Inputs that are taken at once.
@@ -53,6 +55,7 @@ pub(crate) struct CoreSetup {
     pub(crate) index: u16,
     pub(crate) me: CoreHandle,
     pub(crate) inbox: mpsc::UnboundedReceiver<Input>,
+    pub(crate) counters: Arc<CoreCounters>,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) proposer: Proposer,
@@ -90,20 +93,28 @@ struct Core {
     sequencing: Sequencing,
     shards: BTreeMap<ShardId, LocalShard>,
     stop: Option<oneshot::Sender<()>>,
+    counters: Arc<CoreCounters>,
 }
 
 impl Core {
     fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { index, me, inbox, admission, settings, proposer, reach, tails } = setup;
+        let CoreSetup { index, me, inbox, counters, admission, settings, proposer, reach, tails } = setup;
         Self {
             inbox,
             admission,
             lanes: HashMap::new(),
             links: Links::new(reach, me.clone()),
-            sequencing: Sequencing::new(Host::new(settings, fastrand::u64(..)), index, proposer, tails),
+            sequencing: Sequencing::new(
+                Host::new(settings, fastrand::u64(..)),
+                index,
+                proposer,
+                tails,
+                counters.clone(),
+            ),
             shards: BTreeMap::new(),
             stop: None,
             me,
+            counters,
         }
     }
 
@@ -170,6 +181,8 @@ impl Core {
                 partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }
             Input::Tick => {
+                self.counters.sequencers.store(host.sequencers().count() as u64, Ordering::Relaxed);
+                self.counters.lanes.store(self.lanes.len() as u64, Ordering::Relaxed);
                 host.retry_assigned();
                 host.renew_stalled(now, NODESET_PATIENCE);
             }
@@ -186,7 +199,7 @@ impl Core {
                 .into_iter()
                 .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
             Input::Shard(new) => {
-                let shard = LocalShard::new(*new, self.me.clone());
+                let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone());
                 self.shards.insert(shard.id(), shard);
             }
             Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),

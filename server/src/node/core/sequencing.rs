@@ -1,6 +1,7 @@
 //! Sequencers' effects: what they say to shards is gathered, and sent together at the end of a round.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dlog_metadata::state::{UnderReplicatedChange, UnderReplicatedItem};
 use dlog_proto::block::Block;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use super::inbox::{LaneNumber, LocalAppend};
 use super::links::Links;
 use super::tails::{OwnTails, Tails};
+use crate::node::metrics::CoreCounters;
 use crate::node::proposer::{Ask, Proposer};
 
 /// Partitions in one seal or release.
@@ -43,14 +45,15 @@ pub(super) struct Sequencing {
     waiters: Slab<Waiter>,
     core: u16,
     proposer: Proposer,
+    counters: Arc<CoreCounters>,
     seals: BTreeMap<ShardRef, Vec<SealPartition>>,
     releases: BTreeMap<ShardRef, Vec<PartitionRelease>>,
 }
 
 impl Sequencing {
-    pub(super) fn new(host: Host, core: u16, proposer: Proposer, tails: Tails) -> Self {
+    pub(super) fn new(host: Host, core: u16, proposer: Proposer, tails: Tails, counters: Arc<CoreCounters>) -> Self {
         let (seals, releases) = (BTreeMap::new(), BTreeMap::new());
-        Self { host, tails: OwnTails::new(tails), waiters: Slab::new(), core, proposer, seals, releases }
+        Self { host, tails: OwnTails::new(tails), waiters: Slab::new(), core, proposer, counters, seals, releases }
     }
 
     /// An append came in. `Err` if the frame is none.
@@ -66,6 +69,8 @@ impl Sequencing {
         let Append { partition, acks, with_offset } = append;
         // Contiguous already, unless it was sent in pieces.
         let batch = frame.payload.into_contiguous();
+        CoreCounters::add(&self.counters.append_batches, 1);
+        CoreCounters::add(&self.counters.append_bytes, batch.len() as u64);
         self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
         Ok(())
     }
@@ -116,6 +121,11 @@ impl Sequencing {
                         tracing::debug!(%partition, %epoch, ?outcome, "an append was refused");
                     }
                     self.tails.touch(partition);
+                    let counted = match outcome {
+                        Ok(_) => &self.counters.appends_acknowledged,
+                        Err(_) => &self.counters.appends_refused,
+                    };
+                    CoreCounters::add(counted, 1);
                     match self.waiters.try_remove(token.0 as usize) {
                         Some(Waiter::Lane { lane, corr, partition }) => {
                             if let Some(tx) = answer(lane) {
@@ -210,6 +220,7 @@ impl Sequencing {
 
 fn log(partition: PartitionUid, of_epoch: Epoch, event: &Event) {
     match event {
+        Event::Preempted { epoch, by: Epoch::MAX } => tracing::debug!(%partition, %epoch, "the log was deleted"),
         Event::Preempted { epoch, by } => tracing::info!(%partition, %epoch, %by, "another epoch has taken over"),
         Event::Stalled { epoch, usable, needed } => {
             tracing::warn!(%partition, %epoch, usable, needed, "appends wait: too few shards take writes");

@@ -22,6 +22,7 @@ use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, 
 use tokio::task::{spawn_blocking, spawn_local};
 
 use super::inbox::{CoreHandle, Input, LaneNumber};
+use crate::node::metrics::CoreCounters;
 
 /// Partitions in one answer to a seal, and blocks that they list together, unless one partition lists more.
 const SEALED_AT_ONCE: usize = 256;
@@ -105,10 +106,11 @@ pub(super) struct LocalShard {
     awake: Vec<LaneNumber>,
     readers: HashMap<PartitionUid, Vec<LaneNumber>>,
     inbox: CoreHandle,
+    counters: Arc<CoreCounters>,
 }
 
 impl LocalShard {
-    pub(super) fn new(new: NewShard, inbox: CoreHandle) -> Self {
+    pub(super) fn new(new: NewShard, inbox: CoreHandle, counters: Arc<CoreCounters>) -> Self {
         let NewShard { core, committer, running, progress, incomplete_before } = new;
         Self {
             core,
@@ -122,6 +124,7 @@ impl LocalShard {
             awake: Vec::new(),
             readers: HashMap::new(),
             inbox,
+            counters,
         }
     }
 
@@ -417,7 +420,11 @@ impl LocalShard {
             while let Some(output) = stream.poll_output() {
                 let sent = match output {
                     ReadOutput::Started(started) => tx.send(started.to_frame(0, Payload::empty())),
-                    ReadOutput::Block(read, block) => tx.send(read.to_frame(0, block.bytes().clone())),
+                    ReadOutput::Block(read, block) => {
+                        CoreCounters::add(&self.counters.read_blocks, 1);
+                        CoreCounters::add(&self.counters.read_bytes, block.bytes().len() as u64);
+                        tx.send(read.to_frame(0, block.bytes().clone()))
+                    }
                     ReadOutput::Claim(claim) => tx.send(claim.to_frame(0, Payload::empty())),
                     ReadOutput::Read { version, partition, from, upto, len_max } => {
                         let part = Part { partition, from, upto, len_max };

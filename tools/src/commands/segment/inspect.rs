@@ -128,12 +128,13 @@ fn block_text(header: &BlockHeader, placement: &Placement) -> String {
 }
 
 pub(super) fn to_json(out: &mut impl Write, shard: &Shard, file: &SegmentFile) -> io::Result<()> {
-    let (name, segment) = (shard.name(), file.id.0);
+    let (name, segment) = (shard.name(), file.id.number());
     let line = |out: &mut _, kind: &str, more: Value| -> io::Result<()> {
         let mut object = Map::new();
         object.extend([
             ("shard".to_owned(), json!(name)),
             ("segment".to_owned(), json!(segment)),
+            ("generation".to_owned(), json!(file.id.generation())),
             ("kind".to_owned(), json!(kind)),
         ]);
         if let Value::Object(more) = more {

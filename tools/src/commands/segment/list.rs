@@ -117,7 +117,8 @@ pub(super) fn to_json(shard: &Shard) -> Value {
 
 fn segment_json(file: &SegmentFile, live: Option<&BTreeMap<SegmentId, u64>>) -> Value {
     json!({
-        "segment": file.id.0,
+        "segment": file.id.number(),
+        "generation": file.id.generation(),
         "file": file.name,
         "state": state(file.state),
         "file_bytes": file.file_len,

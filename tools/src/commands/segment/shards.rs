@@ -45,7 +45,7 @@ impl Shard {
 
     /// Its segments, or the one of this number.
     pub(super) fn segments(&self, wanted: Option<u64>) -> impl Iterator<Item = &SegmentFile> {
-        self.files.segments.iter().filter(move |file| wanted.is_none_or(|number| number == file.id.0))
+        self.files.segments.iter().filter(move |file| wanted.is_none_or(|number| number == file.id.number()))
     }
 }
 

@@ -1,0 +1,81 @@
+//! A million partitions on one shard: what each costs when it is idle, and whether the last works like the first.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use dlog_proto::{Lsn, PartitionUid};
+use dlog_storage_node::EngineConfig;
+use dlog_storage_node::entry::Entry;
+
+use super::Outcome;
+use super::figures::Figures;
+use super::shard::{Blocks, disk_usage, open, per_second};
+
+const PARTITIONS: usize = 1_000_000;
+/// Appends and reads of one partition.
+const REPEATS: usize = 2_000;
+
+pub(super) fn measure(root: &Path, figures: &mut Figures) -> Outcome<()> {
+    let dir = root.join("million");
+    let config = EngineConfig { zero_ahead_bytes: 0, recent_bytes_max: 0, ..EngineConfig::default() };
+    let (engine, _) = open(&root.join("empty"), config)?;
+    let idle = resident();
+    engine.close()?;
+    let (mut engine, _) = open(&dir, config)?;
+    let mut blocks = Blocks::new(PARTITIONS, 100);
+    let begun = Instant::now();
+    for group in 0..PARTITIONS / 1000 {
+        let entries: Vec<Entry> = (0..1000).map(|n| blocks.make_one(group * 1000 + n)).collect();
+        engine.append(&entries)?;
+        engine.sync()?;
+        engine.upkeep(0)?;
+    }
+    figures.add("a block into each of a million partitions", per_second(PARTITIONS as f64, begun.elapsed()), "/s");
+    engine.close()?;
+    let begun = Instant::now();
+    let (mut engine, _) = open(&dir, config)?;
+    figures.add("start with a million partitions", begun.elapsed().as_secs_f64(), "s");
+    let memory = resident().saturating_sub(idle) as f64 / PARTITIONS as f64;
+    figures.add("memory per idle partition", memory, "bytes");
+    let index = disk_usage(&dir.join("index"))? as f64 / PARTITIONS as f64;
+    figures.add("index on the disk per partition", index, "bytes");
+    for partition in [1, PARTITIONS] {
+        one_of_them(&mut engine, &mut blocks, partition, figures)?;
+    }
+    engine.close()?;
+    fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+fn one_of_them(
+    engine: &mut dlog_storage_node::Engine,
+    blocks: &mut Blocks,
+    partition: usize,
+    figures: &mut Figures,
+) -> Outcome<()> {
+    let uid = PartitionUid(partition as u64);
+    let begun = Instant::now();
+    engine.reader().load(uid)?;
+    figures.add(format!("load partition {partition}"), begun.elapsed().as_secs_f64() * 1e6, "µs");
+    let entries: Vec<Entry> = (0..REPEATS).map(|_| blocks.make_one(partition - 1)).collect();
+    let begun = Instant::now();
+    entries.chunks(1).try_for_each(|entry| engine.append(entry))?;
+    figures.add(format!("append to partition {partition}"), per_second(REPEATS as f64, begun.elapsed()), "/s");
+    engine.sync()?;
+    engine.upkeep(0)?;
+    let begun = Instant::now();
+    let mut found = 0;
+    for _ in 0..REPEATS {
+        found += engine.reader().read(uid, Lsn::ZERO, Lsn::MAX, 1)?.items.len();
+    }
+    assert_eq!(found, REPEATS, "there is a block to be read each time");
+    figures.add(format!("read from partition {partition}"), per_second(REPEATS as f64, begun.elapsed()), "/s");
+    Ok(())
+}
+
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
+}
