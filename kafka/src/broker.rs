@@ -30,13 +30,15 @@ pub trait Broker: Send + Sync + 'static {
     fn liveness(&self) -> Liveness;
 
     /// Hands a record batch to the partition's sequencer on this node. The call itself puts it in line: batches of one
-    /// caller for one partition keep their order, whenever the futures are polled, if at all.
+    /// caller for one partition keep their order, whenever the futures are polled, if at all. With `append_time` the
+    /// sequencer gives the records its own time.
     fn append(
         &self,
         partition: PartitionUid,
         batch: Bytes,
         acks: Acks,
         with_offset: bool,
+        append_time: bool,
     ) -> Pending<Result<AppendOk, AppendError>>;
 
     /// Where the partition ends, now and as it changes; `None` if it is not sequenced here. The channel closes when its

@@ -137,7 +137,9 @@ impl Cluster {
             }
             let info = self.view.node(node).filter(|info| self.is_alive(node, info));
             let takes = info.is_some_and(|info| {
-                info.shards.get(&member.shard.shard).is_some_and(|shard| shard.state == ShardState::Enabled && shard.served)
+                info.shards
+                    .get(&member.shard.shard)
+                    .is_some_and(|shard| shard.state == ShardState::Enabled && shard.served)
             });
             replicas.all.push(node);
             match info {

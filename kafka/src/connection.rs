@@ -49,16 +49,6 @@ pub(crate) enum Closed {
     NoAnswer(String),
 }
 
-impl Closed {
-    /// What an operator should hear of.
-    pub(crate) fn complaint(&self) -> Option<&Self> {
-        match self {
-            Self::ByPeer | Self::Io(_) | Self::Idle(_) => None,
-            _ => Some(self),
-        }
-    }
-}
-
 /// A request that was read, with its share of the memory for requests.
 struct Frame {
     bytes: Bytes,
@@ -224,7 +214,7 @@ impl Connection {
         let room = self.in_flight.len() < settings.pipelined_max
             && self.in_flight_bytes + frame.bytes.len() <= settings.pipelined_bytes_max;
         let all_produce = is_produce && self.in_flight.iter().all(|other| other.is_produce);
-        if !self.in_flight.is_empty() && !(all_produce && room) {
+        if !(self.in_flight.is_empty() || all_produce && room) {
             return;
         }
         let Some((request, frame)) = self.next.take() else { return };

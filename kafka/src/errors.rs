@@ -30,8 +30,10 @@ pub(crate) fn of_append(error: &AppendError) -> ResponseError {
         AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
         AppendError::Invalid { .. } => ResponseError::InvalidRecord,
         AppendError::Corrupt => ResponseError::CorruptMessage,
-        AppendError::OutOfOrder { .. } => ResponseError::OutOfOrderSequenceNumber,
-        AppendError::UnknownProducer { .. } => ResponseError::UnknownProducerId,
+        // Of a producer without state, a batch that is not the first either came before the first one, which is on its way
+        // once more (the client sends it again, in order), or its state has expired (the client begins a new epoch). This
+        // code makes clients tell the two apart; UNKNOWN_PRODUCER_ID makes Java's begin new epochs without end.
+        AppendError::OutOfOrder { .. } | AppendError::UnknownProducer { .. } => ResponseError::OutOfOrderSequenceNumber,
         AppendError::Fenced { .. } => ResponseError::InvalidProducerEpoch,
     }
 }
@@ -55,7 +57,9 @@ pub(crate) fn of_create(error: &CreateLogError) -> ResponseError {
 pub(crate) fn of_create_partitions(error: &CreatePartitionsError) -> ResponseError {
     match error {
         CreatePartitionsError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
-        CreatePartitionsError::NotMore { .. } | CreatePartitionsError::Partitions(_) => ResponseError::InvalidPartitions,
+        CreatePartitionsError::NotMore { .. } | CreatePartitionsError::Partitions(_) => {
+            ResponseError::InvalidPartitions
+        }
         CreatePartitionsError::ClusterFull { .. } => ResponseError::PolicyViolation,
     }
 }

@@ -11,15 +11,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::connection::Connection;
+use crate::connection::{Closed, Connection};
 use crate::fetch::{Readers, Sessions};
 use crate::group::Groups;
+use crate::handlers::NewestSeen;
 use crate::producer_ids::ProducerIds;
 use crate::reading::Reading;
 use crate::settings::Settings;
 
 /// Pause after the system refused to hand over a connection: it has none left to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked for what nobody uses any more.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -30,12 +34,34 @@ pub(crate) struct Shared {
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) readers: Readers,
     pub(crate) groups: Groups,
+    pub(crate) newest_seen: NewestSeen,
     /// Bytes of requests, in units of [`REQUEST_UNIT`].
     pub(crate) request_memory: Arc<Semaphore>,
-    pub(crate) closed: Complaints,
+    closed: ClosedComplaints,
     refused: Complaints,
     connections: Arc<Semaphore>,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// Complaints about connections that were closed, by kind, so that a flood of one does not hide the others.
+#[derive(Default)]
+struct ClosedComplaints {
+    foreign: Complaints,
+    refused: Complaints,
+    stalled: Complaints,
+    unanswered: Complaints,
+}
+
+impl ClosedComplaints {
+    fn about(&self, closed: &Closed) -> Option<&Complaints> {
+        match closed {
+            Closed::ByPeer | Closed::Io(_) | Closed::Idle(_) => None,
+            Closed::NotKafka(_) | Closed::TooLong { .. } => Some(&self.foreign),
+            Closed::Refused(_) => Some(&self.refused),
+            Closed::Stalled { .. } => Some(&self.stalled),
+            Closed::NoAnswer(_) => Some(&self.unanswered),
+        }
+    }
 }
 
 /// What request memory is counted in, in bytes.
@@ -75,8 +101,9 @@ impl Gateway {
             sessions: Mutex::new(Sessions::new(settings.fetch_sessions_max)),
             readers: Readers::new(reading.clone()),
             groups: Groups::start(broker.clone(), reading.clone(), settings.group.clone()),
+            newest_seen: NewestSeen::default(),
             request_memory: Arc::new(Semaphore::new(units)),
-            closed: Complaints::new(),
+            closed: ClosedComplaints::default(),
             refused: Complaints::new(),
             connections: Arc::new(Semaphore::new(settings.connections_max)),
             per_ip: Mutex::default(),
@@ -90,9 +117,17 @@ impl Gateway {
     /// Serves connections until the future is dropped, which closes them.
     pub async fn serve(&self, listener: TcpListener) {
         let mut tasks = JoinSet::new();
+        let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
             while tasks.try_join_next().is_some() {}
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = upkeep.tick() => {
+                    self.shared.readers.expire();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, peer)) => match self.place(peer) {
                     Ok(place) => drop(tasks.spawn(serve(self.shared.clone(), stream, peer, place))),
                     Err(why) => self.shared.refused.complain(&format!("kafka: {peer} was turned away: {why}")),
@@ -108,7 +143,8 @@ impl Gateway {
     fn place(&self, peer: SocketAddr) -> Result<Place, String> {
         let Settings { connections_max, connections_per_ip_max, .. } = self.shared.settings;
         let permit = self.shared.connections.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| format!("there are {connections_max} connections, the most that are allowed"))?;
+        let permit =
+            permit.map_err(|_| format!("there are {connections_max} connections, the most that are allowed"))?;
         let mut per_ip = self.shared.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let count = per_ip.entry(peer.ip()).or_default();
         if *count >= connections_per_ip_max {
@@ -124,8 +160,8 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, _place:
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
     if let Err(closed) = Connection::new(shared.clone(), stream, peer).run().await
-        && let Some(why) = closed.complaint()
+        && let Some(complaints) = shared.closed.about(&closed)
     {
-        shared.closed.complain(&format!("kafka: the connection of {peer} was closed: {why}"));
+        complaints.complain(&format!("kafka: the connection of {peer} was closed: {closed}"));
     }
 }

@@ -48,8 +48,6 @@ bugs! {
     DedupDoesNotWait,
     /// A producer snapshot tells of batches that are not acknowledged (C11).
     SnapshotOfUnacknowledged,
-    /// In available mode, a sequencer acknowledges although its lease has ended (C13).
-    LeaseIgnored,
 
     // ---- recovery
     /// What one of the answers tells is left out.

@@ -10,21 +10,21 @@
 //! INV-RELEASE: nothing of this epoch is released before every earlier epoch is decided; `released` never goes back.
 //! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::{Admission, ProducerBatch, ProducerTable, StoredBatch};
-use dlog_proto::record::{self, BatchError, BatchHeader};
+use dlog_proto::record::{self, BatchError, BatchHeader, TimestampType};
 use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
     SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
-    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, PartitionUid, ShardId, ShardRef, Time,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, ShardId, ShardRef, Time,
     TimestampMs,
 };
 use fastrand::Rng;
@@ -43,6 +43,8 @@ pub struct AppendRequest {
     pub acks: Acks,
     /// Answer with the offset, even if that means waiting.
     pub with_offset: bool,
+    /// The records get the time of this moment instead of their producer's.
+    pub append_time: bool,
     /// One record batch; validated here.
     pub batch: Bytes,
 }
@@ -90,8 +92,12 @@ pub struct PartitionSequencer {
     unleased: VecDeque<Waiter>,
     preempted_by: Option<Epoch>,
     succession: Succession,
-    /// Every shard that has to learn of releases, and those of them that can be reached.
+    /// Every shard of every epoch in the table: told once when it can be reached, so that one that serves old epochs only, and has
+    /// forgotten how far they are released, serves them again.
     listeners: BTreeSet<ShardRef>,
+    /// Those of them that are told of every release: of this epoch and of those that it recovers.
+    told_always: BTreeSet<ShardRef>,
+    /// Shards that can be reached.
     connected: BTreeSet<ShardId>,
     /// Ends of the epochs before, as far as they are known: told with releases, for shards that missed them.
     decided: Vec<EpochEnd>,
@@ -134,7 +140,10 @@ impl PartitionSequencer {
         let undecided: Vec<EpochEntry> = table.undecided().filter(|e| e.epoch < current.epoch).cloned().collect();
         let recovery = Recovery::new(table.partition, current.epoch, undecided, settings.clone(), rng.fork(), now);
         let members = (0..current.nodeset.len()).map(|m| appender.shard_ref(m));
-        let listeners: BTreeSet<ShardRef> = members.chain(recovery.shards()).collect();
+        let told_always: BTreeSet<ShardRef> = members.chain(recovery.shards()).collect();
+        let nodesets: BTreeMap<_, _> = table.epochs.iter().map(|e| (Arc::as_ptr(&e.nodeset), &e.nodeset)).collect();
+        let earlier = nodesets.values().flat_map(|nodeset| nodeset.members().iter().map(Member::shard_ref));
+        let listeners: BTreeSet<ShardRef> = earlier.chain(told_always.iter().copied()).collect();
         let mut sequencer = Self {
             partition: table.partition,
             epoch: current.epoch,
@@ -150,6 +159,7 @@ impl PartitionSequencer {
             preempted_by: None,
             succession: Succession::None,
             listeners,
+            told_always,
             connected: BTreeSet::new(),
             decided: earlier_ends,
             last_release: None,
@@ -213,15 +223,21 @@ impl PartitionSequencer {
     }
 
     /// Takes an append. The answer comes as [`Output::Reply`].
-    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, request: AppendRequest) {
+    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, mut request: AppendRequest) {
         self.now_ms = self.now_ms.max(now_ms);
         if self.preempted_by.is_some() {
             return self.refuse(request.token, AppendError::NotSequencer { node: None, epoch: self.epoch });
         }
-        let header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
+        let mut header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
             Ok(header) => header,
             Err(error) => return self.refuse(request.token, append_error(error)),
         };
+        if request.append_time {
+            let mut stamped = BytesMut::from(&*request.batch);
+            record::set_append_time(&mut stamped, now_ms);
+            header = BatchHeader::parse(&stamped).expect("a batch that was checked has a header");
+            request.batch = stamped.freeze();
+        }
         let depends = request.with_offset || header.last_sequence().is_some();
         let queue = !self.waiting.is_empty() || !(matches!(self.past, Past::Ready) || bug(Bug::DedupDoesNotWait));
         if depends && queue || self.succession != Succession::None {
@@ -280,7 +296,9 @@ impl PartitionSequencer {
     fn append(&mut self, request: AppendRequest, header: &BatchHeader) -> Result<Option<Esn>, AppendRequest> {
         let (token, acks) = (request.token, request.acks);
         let timestamps = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
-        let waiter = |esn| Some(Waiter { token, acks, esn, append_time: -1, duplicate: false });
+        let stamped = header.attributes.timestamp_type() == TimestampType::LogAppendTime;
+        let append_time = if stamped { header.max_timestamp_ms } else { -1 };
+        let waiter = |esn| Some(Waiter { token, acks, esn, append_time, duplicate: false });
         let len = request.batch.len() as u64;
         match self.appender.handle_append(request.batch.clone(), header.span(), timestamps, waiter) {
             Ok(esn) => {
@@ -344,7 +362,7 @@ impl PartitionSequencer {
     /// may have decided this one's end without any shard refusing a store (trap C13).
     fn may_acknowledge(&self, now: Time) -> bool {
         let strict = self.appender.replication().quorum.is_strict() || self.settings.lease.is_none();
-        strict || now <= self.lease_until || bug(Bug::LeaseIgnored)
+        strict || now <= self.lease_until
     }
 
     fn ask_new_epoch(&mut self, reason: NewEpochReason) {
@@ -643,8 +661,9 @@ impl PartitionSequencer {
             return;
         }
         assert!(self.last_release.is_none_or(|(last, _)| last <= released), "released never goes back");
+        let to = if self.last_release.is_none() { &self.listeners } else { &self.told_always };
         self.last_release = Some((released, settled));
-        let to = self.listeners.iter().copied().filter(|s| self.connected.contains(&s.shard)).collect();
+        let to = to.iter().copied().filter(|s| self.connected.contains(&s.shard)).collect();
         self.send_release(to, released, settled);
     }
 

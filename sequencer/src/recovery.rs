@@ -155,7 +155,7 @@ impl Recovery {
         if self.outcome.is_some() {
             return None;
         }
-        let asked = |s: &ShardState| s.asked_at.filter(|_| s.connected && s.answer.is_none());
+        let asked = |s: &ShardState| s.asked_at.filter(|_| s.connected && !s.lost && s.answer.is_none());
         let retry = self.shards.values().filter_map(asked).min().map(|at| at + self.settings.recovery_retry);
         let phase = match &self.phase {
             Phase::Sealing { enough_since } => {
@@ -254,7 +254,7 @@ impl Recovery {
     /// known to be activated: from then on the metadata tier gives the old one no more leases.
     fn lease_ends(&self, entry: &EpochEntry) -> Option<Time> {
         let lease = self.settings.lease.filter(|_| !entry.replication.quorum.is_strict())?;
-        (!bug(Bug::LeaseIgnored)).then_some(self.started_at + lease)
+        Some(self.started_at + lease)
     }
 
     /// Everything that shards have answered about an epoch.

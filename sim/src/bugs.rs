@@ -18,7 +18,6 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 100),
-        Bug::LeaseIgnored => (Focus::Available, 200),
         Bug::SilenceBeyondSettled => (Focus::Calm, 100),
         _ => (Focus::Succession, 100),
     }

@@ -52,8 +52,6 @@ pub(crate) struct PartitionHistory {
     pub trim: Lsn,
     /// What is acknowledged may be lost by right, if it is told.
     pub may_lose: bool,
-    /// The log prefers availability: see docs/CONSISTENCY.md.
-    pub is_available: bool,
     /// What readers were told is lost, in runs that may lose.
     pub gaps: Vec<(Lsn, Lsn)>,
 }

@@ -8,7 +8,7 @@ use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
     ReadProducers, ReadStarted, Release, Seal, Sealed, StartRead, Store, StoreAnswer,
 };
-use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId, Time};
+use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
 
 /// Messages of one lane arrive in order; those of different lanes do not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,9 +69,6 @@ pub(crate) enum Message {
         state: Box<State>,
         alive: Vec<(NodeId, ProcessId)>,
     },
-    /// A process lives, and asks for a lease; when it asked.
-    Heartbeat(ProcessId, Time),
-    Lease(Time),
     /// A client wants to know who sequences a partition.
     WhoSequences(PartitionUid),
     Sequences(#[expect(dead_code, reason = "for the trace")] PartitionUid, Option<NodeId>),

@@ -80,13 +80,6 @@ impl Metadata {
                 let state = Box::new(self.state.clone());
                 cx.send(from, Lane::Control, Message::Proposed { request, state, response });
             }
-            Message::Heartbeat(process, at) => {
-                if self.alive.values().any(|alive| *alive == process) {
-                    // The view first: whoever is told of a lease knows all that was decided before it was given.
-                    cx.send(from, Lane::Control, self.view());
-                    cx.send(from, Lane::Control, Message::Lease(at));
-                }
-            }
             Message::WhoSequences(partition) => {
                 let newest = self.state.partition(partition).and_then(|p| p.newest());
                 let live = newest.filter(|(_, node, process)| self.alive.get(node) == Some(process));

@@ -175,6 +175,8 @@ impl Reader {
             Item::Block { block, from, base } => {
                 for (lsn, payload) in records(&block).filter(|(lsn, _)| *lsn >= from) {
                     let offset = LogOffset(base.0 + u64::from(lsn.esn().0) - 1);
+                    // An end that was decided without what was lost may lie before what was read.
+                    self.last = self.last.filter(|(last, _)| !cx.may_lose || last.epoch() == lsn.epoch());
                     let checked =
                         invariants::check_read(cx.history.of(self.partition), self.last, lsn, offset, payload);
                     if let Err(why) = checked {

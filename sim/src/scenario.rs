@@ -26,8 +26,6 @@ pub enum Focus {
     Lossy,
     /// Copies are spread across racks, and fewer are waited for than are made.
     Scopes,
-    /// Read quorums that do not meet write quorums.
-    Available,
 }
 
 impl Focus {
@@ -39,7 +37,6 @@ impl Focus {
             9..=12 => Self::DiskLoss,
             13 | 14 => Self::Lossy,
             15..=17 => Self::Scopes,
-            18 | 19 => Self::Available,
             _ => Self::Any,
         }
     }
@@ -130,7 +127,7 @@ impl Scenario {
         if !logs.iter().all(spares_one) || shards > 1 {
             troubles.gone = 0;
         }
-        let quick = matches!(focus, Focus::Succession | Focus::DiskLoss | Focus::Available | Focus::WriteCache);
+        let quick = matches!(focus, Focus::Succession | Focus::DiskLoss | Focus::WriteCache);
         Self {
             focus,
             nodes,
@@ -161,7 +158,7 @@ impl Scenario {
 
     /// Whether what is acknowledged may be lost by right, if it is said.
     pub(crate) fn may_lose(&self) -> bool {
-        matches!(self.focus, Focus::Lossy | Focus::Available)
+        self.focus == Focus::Lossy
     }
 }
 
@@ -172,12 +169,12 @@ impl LogPlan {
             _ => rng.u8(2..=nodes.min(3) as u8),
         };
         let write_quorum = match focus {
-            Focus::Lossy | Focus::Available => 1,
+            Focus::Lossy => 1,
             Focus::DiskLoss | Focus::WriteCache => rng.u8(2..=copies),
             _ if rng.bool() => copies / 2 + 1,
             _ => rng.u8(1..=copies),
         };
-        let read_quorum = if focus == Focus::Available { 1 } else { copies + 1 - write_quorum };
+        let read_quorum = copies + 1 - write_quorum;
         let quorum = QuorumConfig { replication_factor: copies, write_quorum, read_quorum };
         let mut replication = Replication::new(quorum);
         let spread = focus == Focus::Scopes || rng.bool();
@@ -244,7 +241,6 @@ impl Troubles {
             Focus::WriteCache => Self { power: 8, kill: 4, isolate: 3, ..troubles },
             Focus::DiskLoss => Self { replace_disk: 8, kill: 3, isolate: 4, ..troubles },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
-            Focus::Available => Self { replace_disk: 0, gone: 0, isolate: 6, cut: 6, false_alarm: 4, ..troubles },
         }
     }
 }

@@ -74,8 +74,6 @@ pub(crate) struct Process {
     next_token: u64,
     pending: BTreeMap<RequestId, Pending>,
     next_request: u64,
-    /// Leases that are asked for: how long, and when next.
-    lease: Option<(Duration, Time)>,
     /// Up to where each partition's trim was told to the shards.
     trims: BTreeMap<PartitionUid, Lsn>,
 }
@@ -105,7 +103,6 @@ impl Server {
             next_token: 0,
             pending: BTreeMap::new(),
             next_request: 0,
-            lease: settings.lease.map(|lease| (lease, Time::ZERO)),
             trims: BTreeMap::new(),
         };
         for (index, medium) in self.media.iter_mut().enumerate() {
@@ -195,7 +192,6 @@ impl Server {
         let registered = self.process.as_ref().is_some_and(|p| p.registered);
         if let Some(process) = &mut self.process {
             process.retry_proposals(cx);
-            process.ask_lease(cx);
             process.pump(cx);
         }
         if !registered && self.process.as_ref().is_some_and(|p| p.pending.is_empty()) {
@@ -206,8 +202,7 @@ impl Server {
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let process = self.process.as_ref()?;
         let proposals = process.pending.values().map(|p| p.sent_at + PROPOSAL_RETRY).min();
-        let lease = process.lease.map(|(_, at)| at);
-        process.host.next_timeout().into_iter().chain(proposals).chain(lease).min()
+        process.host.next_timeout().into_iter().chain(proposals).min()
     }
 }
 
@@ -224,15 +219,6 @@ impl Process {
         let request = RequestId { process: self.id, counter: self.next_request };
         self.pending.insert(request, Pending { command: command.clone(), sent_at: cx.now });
         cx.send(Address::Metadata, Lane::Control, Message::Propose { request, command });
-    }
-
-    fn ask_lease(&mut self, cx: &mut Context<'_>) {
-        if let Some((lease, at)) = &mut self.lease
-            && *at <= cx.now
-        {
-            *at = cx.now + *lease / 3;
-            cx.send(Address::Metadata, Lane::Control, Message::Heartbeat(self.id, cx.now));
-        }
     }
 
     fn retry_proposals(&mut self, cx: &mut Context<'_>) {
@@ -292,7 +278,7 @@ impl Process {
                 self.next_token += 1;
                 let token = Token(self.next_token);
                 self.origins.insert(token, Origin { writer: from, partition, round, batch, acks });
-                let request = AppendRequest { token, acks, with_offset: false, batch: bytes };
+                let request = AppendRequest { token, acks, with_offset: false, append_time: false, batch: bytes };
                 self.host.handle_append(cx.now, cx.now_ms, partition, request);
             }
             Message::Stored(answer) => self.host.handle_stored(cx.now, &answer),
@@ -301,11 +287,6 @@ impl Process {
             Message::Fetched(answer, block) => self.host.handle_fetched(cx.now, &answer, block),
             Message::ProducersRead(answer, table) => self.host.handle_producers(&answer, table.as_ref()),
             Message::View { state, alive } => self.handle_view(cx, *state, alive),
-            Message::Lease(at) => {
-                if let Some((lease, _)) = self.lease {
-                    self.host.handle_lease(at + lease);
-                }
-            }
             message => self.handle_shard_message(cx, from, message),
         }
     }

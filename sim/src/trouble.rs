@@ -201,7 +201,6 @@ impl Losses {
         let powers = scenario.logs.iter().filter(is_cached).map(spare).min().unwrap_or(u32::MAX);
         let disks = match scenario.focus {
             Focus::Lossy => 3,
-            Focus::Available => 0,
             _ => scenario.logs.iter().map(spare).min().unwrap_or_default(),
         };
         Self { powers, disks }

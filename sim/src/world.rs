@@ -30,8 +30,6 @@ pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
 const RECONNECT: Duration = Duration::from_millis(30);
 /// How often nodes are told how things stand, if something changed.
 const VIEWS: Duration = Duration::from_millis(5);
-/// How long a sequencer of a log that prefers availability may rely on what it was told.
-const LEASE: Duration = Duration::from_millis(300);
 /// What a sync takes on a slow disk, at most.
 const SLOW_SYNC: Duration = Duration::from_millis(300);
 
@@ -140,7 +138,6 @@ impl World {
         settings.block_len_target = rng.topology.usize(100..=2_000);
         settings.sticky_bytes = rng.topology.usize(500..=20_000);
         settings.greylist = Duration::from_millis(rng.topology.u64(100..=2_000));
-        settings.lease = (scenario.focus == Focus::Available).then_some(LEASE);
         let server = |node: u16| {
             let rack = node % scenario.racks;
             let server = Server {
@@ -568,7 +565,8 @@ impl World {
             }
             Trouble::ReadErrors { server, shard, times } => {
                 let fault = Fault { operation: Operation::Read, after: 0, times, error: Fault::EIO };
-                if self.servers[&server].process.is_some() {
+                let process = self.servers[&server].process.as_ref();
+                if process.is_some_and(|p| p.shards.contains_key(&shard)) {
                     self.servers[&server].media[usize::from(shard)].disk.inject(fault);
                 }
             }

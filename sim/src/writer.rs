@@ -37,8 +37,6 @@ pub(crate) struct Writer {
     round: u32,
     /// When the next batch is made.
     next_at: Time,
-    /// Something was.
-    acknowledged: bool,
 }
 
 impl Writer {
@@ -48,7 +46,6 @@ impl Writer {
             number,
             partition,
             acks,
-            acknowledged: false,
             core: AppendCore::new(AppendSettings::default()),
             idempotent,
             stamp: ProducerStamp { id: i64::from(number) * 1000, epoch: 0, base_sequence: 0 },
@@ -142,6 +139,9 @@ impl Writer {
     fn handle_done(&mut self, cx: &mut Context<'_>, batch: u64, outcome: Option<AppendOk>) {
         let Some(payloads) = self.sent.remove(&batch) else { return };
         let Some(ok) = outcome else {
+            if cx.calm {
+                cx.violation("a calm client saw an error");
+            }
             // What comes next is a new producer's, so that it is not taken for a continuation.
             self.stamp = ProducerStamp { id: self.stamp.id + 1, epoch: 0, base_sequence: 0 };
             self.producers += 1;
@@ -184,14 +184,6 @@ impl Writer {
         batch: u64,
         outcome: Result<AppendOk, AppendError>,
     ) {
-        match &outcome {
-            Ok(_) => self.acknowledged = true,
-            Err(AppendError::Overloaded { .. }) => {}
-            Err(error) if cx.calm && self.acknowledged => {
-                cx.violation(format!("a calm client saw an error: {error}"));
-            }
-            Err(_) => {}
-        }
         self.core.handle_appended(cx.now, round, batch, outcome);
         self.drain(cx);
     }

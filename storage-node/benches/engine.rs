@@ -101,7 +101,8 @@ fn read(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("read");
     group.throughput(Throughput::Bytes(1 << 20));
     group.bench_function("1 MiB of blocks of 1 KiB, from the page cache", |bencher| {
-        bencher.iter(|| black_box(reader.read(PartitionUid(1), Lsn::ZERO, Lsn::MAX, 1 << 20).expect("the index is good")));
+        bencher
+            .iter(|| black_box(reader.read(PartitionUid(1), Lsn::ZERO, Lsn::MAX, 1 << 20).expect("the index is good")));
     });
     group.throughput(Throughput::Elements(1));
     group.bench_function("one block", |bencher| {

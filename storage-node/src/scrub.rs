@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use dlog_proto::block::{Block, BlockHeader};
 
-use crate::engine::UpkeepError;
 use crate::index::kv::KvError;
 use crate::index::schema::{LossRow, Row, Table};
 use crate::read::Reader;
@@ -54,20 +53,11 @@ impl Scrub {
 
     /// Reads on, about so many bytes. Gives how many it were and what is damaged; `None` if the round is over, and the next one
     /// begins after `every`.
-    pub(crate) fn step(
-        &mut self,
-        shared: &Arc<Shared>,
-        bytes: u32,
-        every: Duration,
-    ) -> Result<Option<(u64, Vec<Loss>)>, UpkeepError> {
-        let Some(mut current) =
-            self.current.take().map_or_else(|| self.next(shared, every), |current| Ok(Some(current)))?
-        else {
-            return Ok(None);
-        };
+    pub(crate) fn step(&mut self, shared: &Arc<Shared>, bytes: u32, every: Duration) -> Option<(u64, Vec<Loss>)> {
+        let mut current = self.current.take().or_else(|| self.next(shared, every))?;
         if !shared.segments.ids().contains(&current.segment.id) {
             self.done = current.segment.id;
-            return Ok(Some((0, Vec::new())));
+            return Some((0, Vec::new()));
         }
         let begin = current.walk.offset();
         let (damage, ended) = current.read(bytes);
@@ -79,10 +69,10 @@ impl Scrub {
             self.current = Some(current);
         }
         let loss = |(begin, end)| Loss { begin: Position::new(id, begin), end };
-        Ok(Some((read, damage.into_iter().map(loss).collect())))
+        Some((read, damage.into_iter().map(loss).collect()))
     }
 
-    fn next(&mut self, shared: &Shared, every: Duration) -> Result<Option<Current>, UpkeepError> {
+    fn next(&mut self, shared: &Shared, every: Duration) -> Option<Current> {
         let active = shared.written().segment;
         let next = shared.segments.ids().into_iter().find(|id| *id > self.done && *id < active);
         let Some(segment) = next.and_then(|id| shared.segments.get(id)) else {
@@ -90,13 +80,19 @@ impl Scrub {
                 self.done = SegmentId::default();
                 self.rested = Duration::ZERO;
             }
-            return Ok(None);
+            return None;
         };
         if self.done == SegmentId::default() && self.rested < every {
-            return Ok(None);
+            return None;
         }
-        let walk = segment.walk(SegmentHeader::PAGE_LEN..segment.len)?;
-        Ok(Some(Current { segment, walk }))
+        match segment.walk(SegmentHeader::PAGE_LEN..segment.len) {
+            Ok(walk) => Some(Current { segment, walk }),
+            Err(error) => {
+                tracing::error!(segment = %segment.id, %error, "the segment cannot be opened to look for damage");
+                self.done = segment.id;
+                None
+            }
+        }
     }
 }
 

@@ -218,7 +218,7 @@ impl Upkeep {
     /// Goes on with looking for damage, about so many bytes, and says how many it were. `None` if there is nothing to do until
     /// `every` has gone by since the last round.
     pub(crate) fn scrub(&mut self, bytes: u32, every: Duration) -> Result<Option<u64>, UpkeepError> {
-        let Some((read, damage)) = self.scrub.step(&self.shared, bytes, every)? else { return Ok(None) };
+        let Some((read, damage)) = self.scrub.step(&self.shared, bytes, every) else { return Ok(None) };
         self.shared.counters.scrubbed(read);
         let noted = worth_noting(&self.shared, damage)?;
         if !noted.is_empty() {
@@ -254,13 +254,16 @@ impl Upkeep {
             rewrite.give_up();
             return Ok(Some(0));
         }
-        match rewrite.step(bytes)? {
-            Progress::Went(bytes) => {
+        match rewrite.step(bytes) {
+            // Nothing rests on it yet. What it left behind is removed by the next start.
+            Err(UpkeepError::Io(error)) => self.keep(source, &error.to_string()),
+            Err(error) => return Err(error),
+            Ok(Progress::Went(bytes)) => {
                 self.rewrite = Some(rewrite);
                 return Ok(Some(bytes));
             }
-            Progress::Kept(why) => self.keep(source, &why),
-            Progress::Written(written) => self.switch(&written)?,
+            Ok(Progress::Kept(why)) => self.keep(source, &why),
+            Ok(Progress::Written(written)) => self.switch(&written)?,
         }
         Ok(Some(0))
     }
@@ -272,11 +275,12 @@ impl Upkeep {
 
     fn begin_rewrite(&mut self) -> Result<Option<Rewrite>, UpkeepError> {
         let Some(segment) = self.next_to_rewrite()? else { return Ok(None) };
-        let rewrite = Rewrite::new(&self.shared, Arc::clone(&segment))?;
-        if rewrite.is_none() {
-            self.keep(segment.id, "it has been rewritten too often");
+        match Rewrite::new(&self.shared, Arc::clone(&segment)) {
+            Ok(Some(rewrite)) => return Ok(Some(rewrite)),
+            Ok(None) => self.keep(segment.id, "it has been rewritten too often"),
+            Err(error) => self.keep(segment.id, &error.to_string()),
         }
-        Ok(rewrite)
+        Ok(None)
     }
 
     /// The segment of which least is needed; or the first that should be sorted.

@@ -30,8 +30,11 @@ def consumer(group, **options):
     return Consumer({**settings, **{k.replace("_", "."): v for k, v in options.items()}})
 
 
+ADMIN = AdminClient({"bootstrap.servers": SERVER})
+
+
 def admin():
-    return AdminClient({"bootstrap.servers": SERVER})
+    return ADMIN
 
 
 def make_topic(partitions=1, **configs):

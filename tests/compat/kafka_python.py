@@ -45,7 +45,7 @@ def produce_and_consume_with_all_codecs():
         topic = make_topic()
         try:
             sender = producer(compression_type=codec, acks="all")
-        except AssertionError:
+        except (AssertionError, RuntimeError):
             continue  # the library for this codec is not installed
         for i in range(200):
             sender.send(topic, key=b"k%d" % i, value=b"v%d" % i, headers=[("h", b"x")], timestamp_ms=1000 + i)
@@ -197,7 +197,10 @@ def a_batch_that_is_too_large_is_refused():
         sender.send(topic, b"x" * 5000).get(20)
         raise AssertionError("it was taken")
     except Exception as error:
-        assert "MessageSizeTooLarge" in type(error).__name__ or "MessageSizeTooLarge" in repr(error), repr(error)
+        if isinstance(error, AssertionError) or "MessageSizeTooLarge" not in repr(type(error)):
+            raise
+    sender.close()
+    sender = producer()
     assert sender.send(topic, b"x" * 500).get(20).offset == 0
     sender.close()
 

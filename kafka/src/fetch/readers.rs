@@ -18,7 +18,7 @@ use crate::reading::{Reading, Step, Steps};
 
 /// Open streams that nobody reads from at the moment. Each may hold a few blocks that were sent ahead.
 const IDLE_MAX: usize = 512;
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_secs(30);
 
 type StreamKey = (PartitionUid, u64);
 
@@ -93,6 +93,11 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Closes streams that nobody came back for.
+    pub(crate) fn expire(&self) {
+        self.idle().expire(Instant::now());
+    }
+
     /// Reads batches from the one that holds `offset` on.
     pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Vec<Batch>, String> {
         let kept = self.idle().take((request.partition, request.offset));
@@ -164,6 +169,10 @@ impl Idle {
         self.count += 1;
         self.order.insert(self.count, key);
         self.streams.insert(key, (self.count, now, stream));
+        self.expire(now);
+    }
+
+    fn expire(&mut self, now: Instant) {
         while let Some((_, oldest)) = self.order.first_key_value() {
             let stale = self.streams.get(oldest).is_some_and(|(_, put, _)| *put + IDLE_TIME < now);
             if !stale && self.streams.len() <= IDLE_MAX {

@@ -19,7 +19,10 @@ use super::stored::Change;
 /// An effect of the coordinator.
 #[derive(Debug)]
 pub(super) enum Output {
-    Reply { token: Token, answer: GroupAnswer },
+    Reply {
+        token: Token,
+        answer: GroupAnswer,
+    },
     /// To be stored; [`Coordinator::handle_written`] when it is.
     Write(Vec<Change>),
 }
@@ -108,7 +111,7 @@ impl Coordinator {
             }
             GroupRequest::Commit { group, generation, member, instance, offsets } => {
                 match self.check_commit(now, &group, generation, &member, instance.as_deref()) {
-                    Ok(()) => self.commit(token, group, offsets),
+                    Ok(()) => self.commit(token, &group, offsets),
                     Err(error) => self.effects.reply(token, GroupAnswer::Done(Err(error))),
                 }
             }
@@ -206,18 +209,18 @@ impl Coordinator {
         }
     }
 
-    fn commit(&mut self, token: Token, group: String, offsets: Vec<CommitOffset>) {
+    fn commit(&mut self, token: Token, group: &str, offsets: Vec<CommitOffset>) {
         if offsets.is_empty() {
             return self.effects.reply(token, GroupAnswer::Done(Ok(())));
         }
         let change = |commit: &CommitOffset| Change::SetOffset {
-            group: group.clone(),
+            group: group.to_owned(),
             topic: commit.topic.clone(),
             partition: commit.partition,
             value: commit.offset.clone(),
         };
         let changes = offsets.iter().map(change).collect();
-        self.effects.write(changes, Then::Committed { group: group.clone(), token, offsets });
+        self.effects.write(changes, Then::Committed { group: group.to_owned(), token, offsets });
     }
 
     fn delete_offsets(&mut self, token: Token, id: &str, partitions: Vec<(String, i32)>) {

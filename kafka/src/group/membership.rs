@@ -18,9 +18,7 @@ use kafka_protocol::ResponseError;
 
 use super::coordinator::{Effects, Then};
 use super::member::{Member, Token};
-use super::message::{
-    CommitOffset, Described, GroupAnswer, Join, JoinRefused, Joined, Leaving, Listed, Sync, Synced,
-};
+use super::message::{CommitOffset, Described, GroupAnswer, Join, JoinRefused, Joined, Leaving, Listed, Sync, Synced};
 use super::offsets::{Offsets, Unused};
 use super::settings::GroupSettings;
 use super::stored::{Change, StoredGroup};
@@ -45,7 +43,10 @@ enum State {
         until: Time,
     },
     /// Everybody has joined; the leader is to say who gets what.
-    Completing { until: Time, assigning: bool },
+    Completing {
+        until: Time,
+        assigning: bool,
+    },
     Stable,
 }
 
@@ -245,7 +246,8 @@ impl Group {
             State::Preparing { .. } => {}
             State::Empty => {
                 let not_before = cx.now + cx.settings.initial_rebalance_delay;
-                self.state = State::Preparing { not_before, until: cx.now + patience.max(cx.settings.initial_rebalance_delay) };
+                self.state =
+                    State::Preparing { not_before, until: cx.now + patience.max(cx.settings.initial_rebalance_delay) };
             }
             State::Completing { .. } | State::Stable => {
                 for member in self.members.values_mut() {
@@ -302,7 +304,8 @@ impl Group {
         if !self.leader.as_ref().is_some_and(joins) {
             self.leader = self.members.keys().find(|id| joins(id)).cloned();
         }
-        self.state = State::Completing { until: cx.now + self.patience().max(Duration::from_secs(1)), assigning: false };
+        self.state =
+            State::Completing { until: cx.now + self.patience().max(Duration::from_secs(1)), assigning: false };
         let joining: Vec<(String, Token)> =
             self.members.values().filter_map(|member| Some((member.id.clone(), member.joining?))).collect();
         for (id, token) in joining {
@@ -319,7 +322,8 @@ impl Group {
     fn select_protocol(&self) -> Option<String> {
         let first = self.members.values().next()?;
         let all_know = |name: &str| self.members.values().all(|member| member.supports(name));
-        let candidates: Vec<&str> = first.protocols.iter().map(|(name, _)| name.as_str()).filter(|n| all_know(n)).collect();
+        let candidates: Vec<&str> =
+            first.protocols.iter().map(|(name, _)| name.as_str()).filter(|n| all_know(n)).collect();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
             let vote = member.protocols.iter().map(|(name, _)| name.as_str()).find(|name| candidates.contains(name));
@@ -535,13 +539,7 @@ impl Group {
 
     // Offsets.
 
-    pub(super) fn check_commit(
-        &mut self,
-        now: Time,
-        member: &str,
-        instance: Option<&str>,
-        generation: i32,
-    ) -> Outcome {
+    pub(super) fn check_commit(&mut self, now: Time, member: &str, instance: Option<&str>, generation: i32) -> Outcome {
         if generation < 0 && member.is_empty() && instance.is_none() {
             // From outside of the group: somebody sets its offsets while nobody uses it.
             return if self.is_empty() { Ok(()) } else { Err(ResponseError::UnknownMemberId) };

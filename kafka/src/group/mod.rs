@@ -23,8 +23,8 @@ pub(crate) use message::{
     CommitOffset, Described, GroupAnswer, GroupRequest, Join, JoinRefused, Joined, Leaving, Listed, OffsetsWanted,
     StoredOffset, Sync,
 };
-pub(crate) use shell::Groups;
 pub use settings::GroupSettings;
+pub(crate) use shell::Groups;
 
 #[cfg(test)]
 mod tests;

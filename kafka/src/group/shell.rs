@@ -120,7 +120,8 @@ impl Groups {
         }
         let nodes = u8::try_from(cluster.storage_nodes()).unwrap_or(u8::MAX);
         let attributes = LogAttributes::replicated(REPLICATION.min(nodes).max(1));
-        let create = CreateLog { log: log_id(), partitions: self.settings.partitions, attributes, created_ms: now_ms() };
+        let create =
+            CreateLog { log: log_id(), partitions: self.settings.partitions, attributes, created_ms: now_ms() };
         match self.broker.propose(Command::CreateLog(create)).await {
             Ok((revision, Response::CreateLog(outcome))) => {
                 if let Err(error) = outcome {
@@ -265,7 +266,7 @@ impl Task {
     }
 
     fn append(&self, batch: &Bytes) -> Pending<Result<AppendOk, AppendError>> {
-        self.broker.append(self.uid, batch.clone(), Acks::Quorum, false)
+        self.broker.append(self.uid, batch.clone(), Acks::Quorum, false, false)
     }
 
     fn check_epoch(&self, ok: &AppendOk) -> Result<(), String> {

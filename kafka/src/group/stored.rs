@@ -17,11 +17,25 @@ const VERSION: u8 = 1;
 /// New variants go to the end: their numbers are their places.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Change {
-    SetGroup { group: String, value: StoredGroup },
+    SetGroup {
+        group: String,
+        value: StoredGroup,
+    },
     /// And all of its offsets.
-    RemoveGroup { group: String },
-    SetOffset { group: String, topic: String, partition: i32, value: StoredOffset },
-    RemoveOffset { group: String, topic: String, partition: i32 },
+    RemoveGroup {
+        group: String,
+    },
+    SetOffset {
+        group: String,
+        topic: String,
+        partition: i32,
+        value: StoredOffset,
+    },
+    RemoveOffset {
+        group: String,
+        topic: String,
+        partition: i32,
+    },
 }
 
 /// A generation of a group.
@@ -110,8 +124,8 @@ mod tests {
         };
         let group = Change::SetGroup { group: "g".to_owned(), value };
         let golden = [
-            1, 0, 1, b'g', 1, 1, b't', 0, 10, 0, 1, 1, b'i', 1, 1, b's', 1, b'c', 1, b'h', 1, 2, 1, 1, b'p', 1, 7, 1, 8,
-            1, 2,
+            1, 0, 1, b'g', 1, 1, b't', 0, 10, 0, 1, 1, b'i', 1, 1, b's', 1, b'c', 1, b'h', 1, 2, 1, 1, b'p', 1, 7, 1,
+            8, 1, 2,
         ];
         assert_eq!(group.encode(), golden);
         assert_eq!(Change::decode(&golden), Ok(Some(group)));

@@ -468,10 +468,8 @@ fn groups_and_offsets_are_deleted_when_nobody_uses_them() {
     story.commit(Some(&all[0]), 5).unwrap();
     let delete = || GroupRequest::Delete { group: "g".to_owned() };
     assert_eq!(story.done(delete()), Err(ResponseError::NonEmptyGroup));
-    let offsets = |topic: &str| GroupRequest::DeleteOffsets {
-        group: "g".to_owned(),
-        partitions: vec![(topic.to_owned(), 0)],
-    };
+    let offsets =
+        |topic: &str| GroupRequest::DeleteOffsets { group: "g".to_owned(), partitions: vec![(topic.to_owned(), 0)] };
     let token = story.ask(offsets("t"));
     let Some(GroupAnswer::OffsetsDeleted(Ok(results))) = story.answers.remove(&token) else { panic!() };
     assert_eq!(results, [Err(ResponseError::GroupSubscribedToTopic)]);

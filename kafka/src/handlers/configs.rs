@@ -75,7 +75,10 @@ fn values(shared: &Shared, resource: &DescribeConfigsResource) -> Result<Vec<Val
 }
 
 fn unsupported(kind: i8) -> Refused {
-    (ResponseError::InvalidRequest, format!("resources of type {kind} have no configs here: ask for topics (2) or brokers (4)"))
+    (
+        ResponseError::InvalidRequest,
+        format!("resources of type {kind} have no configs here: ask for topics (2) or brokers (4)"),
+    )
 }
 
 fn topic(shared: &Shared, name: &str) -> Result<Arc<LogInfo>, Refused> {
@@ -112,9 +115,10 @@ type Changes = BTreeMap<String, Option<String>>;
 pub(super) async fn alter(shared: Arc<Shared>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut response = AlterConfigsResponse::default();
     for resource in request.resources {
-        let given = resource.configs.iter().map(|config| {
-            (config.name.to_string(), config.value.as_ref().map(ToString::to_string))
-        });
+        let given = resource
+            .configs
+            .iter()
+            .map(|config| (config.name.to_string(), config.value.as_ref().map(ToString::to_string)));
         let name = resource.resource_name.as_str();
         let outcome = match alterable(&shared, resource.resource_type, name) {
             Ok(topic) => apply(&shared, &topic, replaced(&topic, given), request.validate_only).await,
@@ -198,7 +202,8 @@ fn changed<'a>(
 
 fn relisted(topic: &LogInfo, name: &str, value: &str, adds: bool) -> String {
     let current = configs::effective(&topic.attributes, name);
-    let items = |list: &str| list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect();
+    let items =
+        |list: &str| list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect();
     let (mut list, change): (Vec<String>, Vec<String>) = (items(&current), items(value));
     match adds {
         true => change.into_iter().for_each(|item| {
@@ -219,7 +224,7 @@ async fn apply(shared: &Shared, topic: &LogInfo, changes: Changes, validate_only
         return Ok(());
     }
     let set = Command::SetAttributes(SetAttributes { log: topic.log.clone(), changes });
-    match shared.broker.propose(set).await.map_err(unavailable)? {
+    match shared.broker.propose(set).await.map_err(|error| unavailable(&error))? {
         (revision, Response::SetAttributes(Ok(()))) => {
             wait_applied(shared, revision).await;
             Ok(())

@@ -43,7 +43,7 @@ async fn handle(shared: &Arc<Shared>, version: i16, request: FetchRequest) -> Fe
     };
     let mut fetch = Fetch::new(shared, &request, &plan.partitions);
     fetch.run().await;
-    fetch.answer(plan, version, read_committed)
+    fetch.answer(&plan, version, read_committed)
 }
 
 fn plan(shared: &Shared, asked: SessionRequest) -> Result<Plan, ResponseError> {
@@ -53,7 +53,8 @@ fn plan(shared: &Shared, asked: SessionRequest) -> Result<Plan, ResponseError> {
 
 fn session_request(version: i16, request: &FetchRequest) -> SessionRequest {
     let uses_ids = version >= TOPIC_IDS;
-    let topic_key = |name: &TopicName, id: Uuid| if uses_ids { TopicKey::Id(id) } else { TopicKey::Name(name.0.clone()) };
+    let topic_key =
+        |name: &TopicName, id: Uuid| if uses_ids { TopicKey::Id(id) } else { TopicKey::Name(name.0.clone()) };
     let mut wanted = Vec::new();
     for topic in &request.topics {
         let key = topic_key(&topic.topic, topic.topic_id);
@@ -176,7 +177,8 @@ impl<'a> Fetch<'a> {
                         part.records.extend(batch.pieces());
                         part.next = batch.offset + u64::from(batch.batch.header().span());
                     }
-                    part.full = part.next < end.high_watermark && !batches.is_empty();
+                    // What is left does not fit: nothing is gained by waiting.
+                    part.full = part.next < end.high_watermark && self.len > 0;
                 }
                 Err(error) => {
                     tracing::debug!(partition = %part.uid, offset = part.next, "kafka: reading failed: {error}");
@@ -186,7 +188,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn answer(self, plan: Plan, version: i16, read_committed: bool) -> FetchAnswer {
+    fn answer(self, plan: &Plan, version: i16, read_committed: bool) -> FetchAnswer {
         let cluster = Cluster::of(&*self.shared.broker);
         let mut answer = FetchAnswer { session: plan.session, read_committed, ..FetchAnswer::default() };
         let mut leaders: Vec<NodeId> = Vec::new();
@@ -202,7 +204,7 @@ impl<'a> Fetch<'a> {
                 error: fetched.error,
                 has_records: fetched.records_len > 0,
             };
-            if !sessions.show(&plan, &key, shown) {
+            if !sessions.show(plan, &key, shown) {
                 continue;
             }
             leaders.extend(fetched.leader.map(|(node, _)| node));

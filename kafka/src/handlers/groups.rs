@@ -10,9 +10,9 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId, HeartbeatRequest,
-    HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest,
-    ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -57,7 +57,11 @@ pub(super) async fn join(
         session_timeout: millis(request.session_timeout_ms),
         rebalance_timeout: millis(rebalance_ms),
         protocol_type: owned(&request.protocol_type),
-        protocols: request.protocols.iter().map(|protocol| (owned(&protocol.name), protocol.metadata.clone())).collect(),
+        protocols: request
+            .protocols
+            .iter()
+            .map(|protocol| (owned(&protocol.name), protocol.metadata.clone()))
+            .collect(),
         needs_known_member: version >= 4,
         can_skip_assignment: version >= 9,
     };
@@ -154,7 +158,10 @@ pub(super) async fn leave(shared: Arc<Shared>, version: i16, request: LeaveGroup
         _ => {
             let leaving = request.members.iter();
             leaving
-                .map(|one| Leaving { member: owned(&one.member_id), instance: optional(one.group_instance_id.as_ref()) })
+                .map(|one| Leaving {
+                    member: owned(&one.member_id),
+                    instance: optional(one.group_instance_id.as_ref()),
+                })
                 .collect()
         }
     };
@@ -237,9 +244,9 @@ pub(super) async fn list(shared: Arc<Shared>, version: i16, request: ListGroupsR
     };
     for answer in answers {
         let GroupAnswer::Listed(groups) = answer else { continue };
-        let wanted = groups.into_iter().filter(|group| {
-            is_asked(&request.states_filter, group.state) && is_asked(&request.types_filter, CLASSIC)
-        });
+        let wanted = groups
+            .into_iter()
+            .filter(|group| is_asked(&request.states_filter, group.state) && is_asked(&request.types_filter, CLASSIC));
         response.groups.extend(wanted.map(|group| listed(version, group)));
     }
     response

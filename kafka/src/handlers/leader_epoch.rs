@@ -12,10 +12,7 @@ use crate::cluster::log_start;
 use crate::fetch::{End, check_epoch, local_end};
 use crate::gateway::Shared;
 
-pub(super) async fn handle(
-    shared: Arc<Shared>,
-    request: OffsetForLeaderEpochRequest,
-) -> OffsetForLeaderEpochResponse {
+pub(super) async fn handle(shared: Arc<Shared>, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let mut response = OffsetForLeaderEpochResponse::default();
     for topic in request.topics {
         let mut result = OffsetForLeaderTopicResult::default();
@@ -32,16 +29,14 @@ fn answer(shared: &Shared, topic: &str, asked: &OffsetForLeaderPartition) -> Epo
     match find(shared, topic, asked) {
         Ok(Some((epoch, offset))) => (end.leader_epoch, end.end_offset) = (epoch.0 as i32, offset as i64),
         Ok(None) => {}
+        // Its sequencer does not know yet.
+        Err(ResponseError::OffsetNotAvailable) => end.error_code = ResponseError::NotLeaderOrFollower.code(),
         Err(error) => end.error_code = error.code(),
     }
     end
 }
 
-fn find(
-    shared: &Shared,
-    topic: &str,
-    asked: &OffsetForLeaderPartition,
-) -> Result<Option<(Epoch, u64)>, ResponseError> {
+fn find(shared: &Shared, topic: &str, asked: &OffsetForLeaderPartition) -> Result<Option<(Epoch, u64)>, ResponseError> {
     let (_, uid, end) = local_end(shared, topic, asked.partition)?;
     check_epoch(asked.current_leader_epoch, end.epoch)?;
     let table = shared.broker.view().table(uid).ok_or(ResponseError::UnknownTopicOrPartition)?;

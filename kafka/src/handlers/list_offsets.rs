@@ -5,7 +5,7 @@
 //! on through batch headers, opening only the batch that has the answer.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dlog_client::Position;
@@ -79,7 +79,11 @@ fn report(version: i16, index: i32, found: Result<Found, ResponseError>) -> List
     if version >= 4 {
         report.leader_epoch = epoch;
     }
-    report.error_code = found.err().map_or(0, |error| error.code());
+    report.error_code = found.err().map_or(0, |error| match error {
+        // Older clients do not know the other one.
+        ResponseError::OffsetNotAvailable if version < 5 => ResponseError::LeaderNotAvailable.code(),
+        error => error.code(),
+    });
     report
 }
 
@@ -104,7 +108,7 @@ async fn find(
         // Nothing is tiered: what is there is local.
         EARLIEST_LOCAL if version >= EARLIEST_LOCAL_SINCE => Ok(at(log_start(&table).0)),
         LATEST_TIERED if version >= LATEST_TIERED_SINCE => Ok(NOWHERE),
-        time if time >= 0 => search.time(time).await,
+        time if time >= 0 => search.time(time, log_start(&table).0).await,
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }
@@ -126,8 +130,25 @@ struct MaxSeen {
 }
 
 /// What was seen in searches for the highest timestamp, so that the next one goes on from there.
-static MAX_SEEN: LazyLock<Mutex<HashMap<PartitionUid, MaxSeen>>> = LazyLock::new(Mutex::default);
-const MAX_SEEN_MAX: usize = 10_000;
+#[derive(Debug, Default)]
+pub(crate) struct NewestSeen(Mutex<HashMap<PartitionUid, MaxSeen>>);
+
+impl NewestSeen {
+    /// Partitions that are remembered.
+    const LEN_MAX: usize = 10_000;
+
+    fn get(&self, partition: PartitionUid) -> Option<MaxSeen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    }
+
+    fn set(&self, partition: PartitionUid, seen: MaxSeen) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= Self::LEN_MAX {
+            all.clear();
+        }
+        all.insert(partition, seen);
+    }
+}
 
 impl Search<'_> {
     /// Shows batches from a place on to `visit`, until it breaks off or all that is released was seen.
@@ -154,14 +175,14 @@ impl Search<'_> {
     }
 
     /// The first record at or after `time`.
-    async fn time(&self, time: TimestampMs) -> Result<Found, ResponseError> {
+    async fn time(&self, time: TimestampMs, start: u64) -> Result<Found, ResponseError> {
         let mut found = NOWHERE;
         let from = Position::Time(time.saturating_sub(CLOCK_MARGIN_MS).max(0));
         self.walk(from, |lsn, offset, batch| {
             if batch.header().max_timestamp_ms < time {
                 return Ok(true);
             }
-            let first = first_record(batch, |timestamp| timestamp >= time)?;
+            let first = first_record(batch, start.saturating_sub(offset), |timestamp| timestamp >= time)?;
             if let Some((delta, timestamp)) = first {
                 found = place(lsn.epoch(), offset + u64::from(delta), timestamp);
             }
@@ -173,15 +194,16 @@ impl Search<'_> {
 
     /// The first record that has the highest timestamp.
     async fn max_timestamp(&self, start: u64) -> Result<Found, ResponseError> {
-        let seen = MAX_SEEN.lock().unwrap_or_else(PoisonError::into_inner).get(&self.uid).copied();
-        let seen = seen.filter(|seen| seen.next >= start && (seen.found == NOWHERE || seen.found.offset >= start as i64));
+        let seen = self.shared.newest_seen.get(self.uid);
+        let seen =
+            seen.filter(|seen| seen.next >= start && (seen.found == NOWHERE || seen.found.offset >= start as i64));
         let mut seen = seen.unwrap_or(MaxSeen { next: start, found: NOWHERE });
         if seen.next < self.end.high_watermark {
             let walked = self
                 .walk(Position::Offset(LogOffset(seen.next)), |lsn, offset, batch| {
-                    let max = batch.header().max_timestamp_ms;
-                    if max > seen.found.timestamp
-                        && let Some((delta, timestamp)) = first_record(batch, |timestamp| timestamp >= max)?
+                    if batch.header().max_timestamp_ms > seen.found.timestamp
+                        && let Some((delta, timestamp)) = newest_record(batch, start.saturating_sub(offset))?
+                        && timestamp > seen.found.timestamp
                     {
                         seen.found = place(lsn.epoch(), offset + u64::from(delta), timestamp);
                     }
@@ -189,11 +211,7 @@ impl Search<'_> {
                     Ok(true)
                 })
                 .await;
-            let mut all = MAX_SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-            if all.len() >= MAX_SEEN_MAX {
-                all.clear();
-            }
-            all.insert(self.uid, seen);
+            self.shared.newest_seen.set(self.uid, seen);
             walked?;
         }
         Ok(seen.found)
@@ -204,17 +222,37 @@ fn place(epoch: Epoch, offset: u64, timestamp: TimestampMs) -> Found {
     Found { offset: offset as i64, timestamp, epoch: epoch.0 as i32 }
 }
 
-/// The first record of a batch whose time is like that: its place in the batch, and its time.
+/// The first record of a batch, `skip` of them left out, whose time is like that: its place in the batch, and its time.
 fn first_record(
     batch: &RecordBatch,
+    skip: u64,
     is_like: impl Fn(TimestampMs) -> bool,
 ) -> Result<Option<(u32, TimestampMs)>, ResponseError> {
-    let records = batch.records().map_err(|_| ResponseError::CorruptMessage)?;
-    for record in records {
-        let record = record.map_err(|_| ResponseError::CorruptMessage)?;
-        if is_like(record.timestamp_ms) {
-            return Ok(Some((record.offset_delta, record.timestamp_ms)));
+    let mut times = times(batch)?;
+    times
+        .find(|time| time.is_err() || matches!(time, Ok((delta, t)) if u64::from(*delta) >= skip && is_like(*t)))
+        .transpose()
+}
+
+/// The first record with the highest time in a batch, `skip` of them left out: its place in the batch, and its time.
+fn newest_record(batch: &RecordBatch, skip: u64) -> Result<Option<(u32, TimestampMs)>, ResponseError> {
+    let mut newest: Option<(u32, TimestampMs)> = None;
+    for time in times(batch)? {
+        let (delta, timestamp) = time?;
+        if u64::from(delta) >= skip && newest.is_none_or(|(_, highest)| timestamp > highest) {
+            newest = Some((delta, timestamp));
         }
     }
-    Ok(None)
+    Ok(newest)
+}
+
+/// Places and times of a batch's records.
+fn times(
+    batch: &RecordBatch,
+) -> Result<impl Iterator<Item = Result<(u32, TimestampMs), ResponseError>>, ResponseError> {
+    let records = batch.records().map_err(|_| ResponseError::CorruptMessage)?;
+    Ok(records.map(|record| {
+        let record = record.map_err(|_| ResponseError::CorruptMessage)?;
+        Ok((record.offset_delta, record.timestamp_ms))
+    }))
 }

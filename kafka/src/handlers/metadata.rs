@@ -38,7 +38,7 @@ pub(super) async fn handle(shared: Arc<Shared>, version: i16, request: MetadataR
 /// Makes the topics that are asked for and are not there; those that cannot be made are found missing afterwards.
 async fn create_missing(shared: &Arc<Shared>, asked: &[MetadataRequestTopic]) {
     let cluster = Cluster::of(&*shared.broker);
-    let names = asked.iter().filter_map(|topic| topic.name.as_ref());
+    let names = asked.iter().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
     for name in names.filter(|name| is_legal_name(name) && cluster.topic(name).is_none()) {
         if let Err((error, why)) = topics::create_default(shared, name).await
             && error != ResponseError::TopicAlreadyExists
@@ -61,7 +61,9 @@ fn brokers(cluster: &Cluster, version: i16) -> Vec<MetadataResponseBroker> {
 }
 
 fn find(cluster: &Cluster, asked: &MetadataRequestTopic, version: i16) -> MetadataResponseTopic {
-    let found = match &asked.name {
+    // An id counts before a name, which some clients leave empty then.
+    let name = asked.name.as_ref().filter(|_| asked.topic_id.is_nil());
+    let found = match name {
         Some(name) => cluster.topic(name),
         None => cluster.topic_by_id(asked.topic_id),
     };
@@ -70,7 +72,7 @@ fn find(cluster: &Cluster, asked: &MetadataRequestTopic, version: i16) -> Metada
     }
     let mut missing = MetadataResponseTopic::default();
     missing.topic_authorized_operations = NO_OPERATIONS;
-    missing.error_code = match &asked.name {
+    missing.error_code = match name {
         Some(name) if !is_legal_name(name) => ResponseError::InvalidTopicException,
         Some(_) => ResponseError::UnknownTopicOrPartition,
         None => ResponseError::UnknownTopicId,

@@ -21,6 +21,8 @@ mod topics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub(crate) use list_offsets::NewestSeen;
+
 use kafka_protocol::messages::RequestKind;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 

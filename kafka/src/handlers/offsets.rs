@@ -120,7 +120,8 @@ pub(super) async fn fetch(shared: Arc<Shared>, version: i16, request: OffsetFetc
         Ok(offsets) => {
             for (topic, partitions) in by_topic(offsets) {
                 let mut result = OffsetFetchResponseTopic::default();
-                result.partitions = partitions.into_iter().map(|(index, offset)| single(version, index, offset)).collect();
+                result.partitions =
+                    partitions.into_iter().map(|(index, offset)| single(version, index, offset)).collect();
                 result.name = TopicName(StrBytes::from_string(topic));
                 response.topics.push(result);
             }

@@ -52,7 +52,8 @@ struct BegunTopic {
 pub(super) fn begin(shared: &Arc<Shared>, header: &Header, request: ProduceRequest) -> Pending<Answer> {
     let (correlation, version) = (header.correlation, header.version);
     let acks = request.acks;
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(TIMEOUT_MAX);
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(TIMEOUT_MAX);
     let refusal = refusal(&request);
     let cluster = Cluster::of(&*shared.broker);
     let topics: Vec<BegunTopic> = request
@@ -108,11 +109,11 @@ fn begin_topic(
         let append = match (refusal, &info, uid) {
             (Some((error, why)), ..) => Err((error, why.to_owned())),
             (_, None, _) => Err((missing, "there is no such topic".to_owned())),
-            (_, _, None) => {
-                Err((ResponseError::UnknownTopicOrPartition, "the topic has no such partition".to_owned()))
-            }
-            (_, Some(info), Some(uid)) => check(shared, info, version, partition.records.as_ref())
-                .map(|batch| shared.broker.append(uid, batch, copies(acks), acks != 0)),
+            (_, _, None) => Err((ResponseError::UnknownTopicOrPartition, "the topic has no such partition".to_owned())),
+            (_, Some(info), Some(uid)) => check(shared, info, version, partition.records.as_ref()).map(|batch| {
+                let append_time = info.attributes.is_log_append_time();
+                shared.broker.append(uid, batch, copies(acks), acks != 0, append_time)
+            }),
         };
         Begun { index: partition.index, uid, append }
     });
@@ -138,7 +139,8 @@ fn check(
         timestamp_before_max_ms: before,
         timestamp_after_max_ms: after,
     };
-    let header = check_produced(batch, &limits, now_ms()).map_err(|error| (errors::of_batch(&error), error.to_string()))?;
+    let header =
+        check_produced(batch, &limits, now_ms()).map_err(|error| (errors::of_batch(&error), error.to_string()))?;
     if version < ZSTD && header.attributes.compression() == Ok(Compression::Zstd) {
         let why = format!("zstd needs Produce in version {ZSTD} or later");
         return Err((ResponseError::UnsupportedCompressionType, why));
@@ -233,6 +235,7 @@ fn report(
             (errors::of_append(&error), error.to_string())
         }
     };
+    tracing::debug!(partition = ?uid, ?error, "kafka: a batch was not taken: {why}");
     report.error_code = error.code();
     if version >= MESSAGES {
         report.error_message = Some(text(why));

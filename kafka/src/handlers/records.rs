@@ -37,7 +37,11 @@ pub(super) async fn delete(shared: Arc<Shared>, request: DeleteRecordsRequest) -
 
 /// Lets go of records before `offset`; the offset of the first that is left.
 async fn delete_before(shared: &Shared, topic: &str, index: i32, offset: i64) -> Result<u64, ResponseError> {
-    let (_, uid, end) = local_end(shared, topic, index)?;
+    let (_, uid, end) = local_end(shared, topic, index).map_err(|error| match error {
+        // Its sequencer does not know yet.
+        ResponseError::OffsetNotAvailable => ResponseError::LeaderNotAvailable,
+        error => error,
+    })?;
     let offset = match offset {
         HIGH_WATERMARK => end.high_watermark,
         offset => u64::try_from(offset).map_err(|_| ResponseError::OffsetOutOfRange)?,

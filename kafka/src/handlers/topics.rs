@@ -73,7 +73,9 @@ fn plan(shared: &Shared, topic: &CreatableTopic) -> Result<Planned, Refused> {
     let partitions = match partitions {
         -1 => shared.settings.partitions_default,
         count if count > 0 => count as u32,
-        count => return Err((ResponseError::InvalidPartitions, format!("a topic has 1 partition or more, not {count}"))),
+        count => {
+            return Err((ResponseError::InvalidPartitions, format!("a topic has 1 partition or more, not {count}")));
+        }
     };
     let factor = match factor {
         -1 => default_factor(shared, &cluster),
@@ -82,7 +84,8 @@ fn plan(shared: &Shared, topic: &CreatableTopic) -> Result<Planned, Refused> {
             (ResponseError::InvalidReplicationFactor, why)
         })?,
     };
-    let set = topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_ref().map(|value| value.as_str())));
+    let set =
+        topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_ref().map(|value| value.as_str())));
     let attributes = configs::attributes(factor, set)?;
     Ok(Planned { create: CreateLog { log, partitions, attributes, created_ms: now_ms() } })
 }
@@ -113,7 +116,10 @@ fn log_for(cluster: &Cluster, name: &str) -> Result<LogId, Refused> {
         return Err(illegal("a topic's name is 1 to 249 characters of a-z A-Z 0-9 . _ - and neither '.' nor '..'"));
     }
     if let Some(known) = cluster.topic(name) {
-        return Err((ResponseError::TopicAlreadyExists, format!("topic '{name}' exists already, as log {}", known.log)));
+        return Err((
+            ResponseError::TopicAlreadyExists,
+            format!("topic '{name}' exists already, as log {}", known.log),
+        ));
     }
     let why = "it is reserved, or too long: a namespace and a name have at most 120 characters each";
     cluster.log_for_topic(name).ok_or_else(|| illegal(why))
@@ -127,7 +133,7 @@ fn default_factor(shared: &Shared, cluster: &Cluster) -> u8 {
 /// Creates a log and waits until it can be used.
 async fn propose_create(shared: &Shared, create: &CreateLog) -> Result<(), Refused> {
     let proposed = shared.broker.propose(Command::CreateLog(create.clone())).await;
-    match proposed.map_err(unavailable)? {
+    match proposed.map_err(|error| unavailable(&error))? {
         (revision, Response::CreateLog(Ok(_))) => {
             wait_for_leaders(shared, revision, &create.log).await;
             Ok(())
@@ -137,7 +143,7 @@ async fn propose_create(shared: &Shared, create: &CreateLog) -> Result<(), Refus
     }
 }
 
-pub(super) fn unavailable(error: crate::broker::ProposeError) -> Refused {
+pub(super) fn unavailable(error: &crate::broker::ProposeError) -> Refused {
     (ResponseError::RequestTimedOut, error.to_string())
 }
 
@@ -213,7 +219,8 @@ fn shown(shared: &Shared, attributes: &LogAttributes) -> Vec<CreatableTopicConfi
 pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let mut response = DeleteTopicsResponse::default();
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil()));
-    let named = request.topics.into_iter().map(|topic| (topic.name, topic.topic_id));
+    let named =
+        request.topics.into_iter().map(|topic| (topic.name.filter(|_| topic.topic_id.is_nil()), topic.topic_id));
     for (name, id) in by_name.chain(named) {
         let cluster = Cluster::of(&*shared.broker);
         let found = match &name {
@@ -224,7 +231,8 @@ pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTop
         if version >= 6 {
             result.topic_id = found.as_ref().map_or(id, |topic| cluster.topic_id(topic));
         }
-        let missing = if name.is_some() { ResponseError::UnknownTopicOrPartition } else { ResponseError::UnknownTopicId };
+        let missing =
+            if name.is_some() { ResponseError::UnknownTopicOrPartition } else { ResponseError::UnknownTopicId };
         result.name = name.or_else(|| found.as_ref().map(|topic| TopicName(topic_name(topic))));
         let outcome = match found {
             Some(topic) => delete_one(&shared, &topic).await,
@@ -241,7 +249,7 @@ pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTop
 
 async fn delete_one(shared: &Shared, topic: &LogInfo) -> Result<(), Refused> {
     let delete = DeleteLog { log: topic.log.clone(), deleted_ms: now_ms() };
-    match shared.broker.propose(Command::DeleteLog(delete)).await.map_err(unavailable)? {
+    match shared.broker.propose(Command::DeleteLog(delete)).await.map_err(|error| unavailable(&error))? {
         (revision, Response::DeleteLog(Ok(_))) => {
             wait_applied(shared, revision).await;
             Ok(())
@@ -290,7 +298,7 @@ async fn add_partitions(shared: &Shared, topic: &CreatePartitionsTopic, validate
         return Ok(());
     }
     let create = CreatePartitions { log: info.log.clone(), partitions: topic.count as u32 };
-    match shared.broker.propose(Command::CreatePartitions(create)).await.map_err(unavailable)? {
+    match shared.broker.propose(Command::CreatePartitions(create)).await.map_err(|error| unavailable(&error))? {
         (revision, Response::CreatePartitions(Ok(_))) => {
             wait_for_leaders(shared, revision, &info.log).await;
             Ok(())

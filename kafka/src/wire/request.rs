@@ -20,9 +20,14 @@ pub(crate) struct Header {
 /// A request that can be answered.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Known { header: Header, body: Box<RequestKind> },
+    Known {
+        header: Header,
+        body: Box<RequestKind>,
+    },
     /// ApiVersions in a version that is not known: it is answered in version 0, whatever follows (KIP-511).
-    UnknownApiVersions { correlation: i32 },
+    UnknownApiVersions {
+        correlation: i32,
+    },
 }
 
 /// Why nothing can be said in return: the connection is closed, as Kafka does.

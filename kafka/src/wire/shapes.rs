@@ -46,11 +46,7 @@ const PRODUCE: Shape = Shape {
         TEXT,
         all(I16),
         all(I32),
-        all(structs(&[
-            until(12, Kind::Text),
-            since(13, UUID),
-            all(structs(&[all(I32), all(Kind::Blob)])),
-        ])),
+        all(structs(&[until(12, Kind::Text), since(13, UUID), all(structs(&[all(I32), all(Kind::Blob)]))])),
     ],
 };
 
@@ -86,12 +82,7 @@ const LIST_OFFSETS: Shape = Shape {
 
 const METADATA: Shape = Shape {
     flexible: 9,
-    fields: &[
-        all(structs(&[since(10, UUID), TEXT])),
-        since(4, BOOL),
-        within(8, 10, BOOL),
-        since(8, BOOL),
-    ],
+    fields: &[all(structs(&[since(10, UUID), TEXT])), since(4, BOOL), within(8, 10, BOOL), since(8, BOOL)],
 };
 
 const OFFSET_COMMIT: Shape = Shape {
@@ -128,8 +119,7 @@ const OFFSET_FETCH: Shape = Shape {
     ],
 };
 
-const FIND_COORDINATOR: Shape =
-    Shape { flexible: 3, fields: &[until(3, Kind::Text), since(1, I8), since(4, TEXTS)] };
+const FIND_COORDINATOR: Shape = Shape { flexible: 3, fields: &[until(3, Kind::Text), since(1, I8), since(4, TEXTS)] };
 
 const JOIN_GROUP: Shape = Shape {
     flexible: 6,
@@ -167,57 +157,38 @@ const SYNC_GROUP: Shape = Shape {
 
 const CREATE_TOPICS: Shape = Shape {
     flexible: 5,
-    fields: &[
-        all(structs(&[TEXT, all(I32), all(I16), all(ASSIGNMENTS), all(CONFIGS)])),
-        all(I32),
-        since(1, BOOL),
-    ],
+    fields: &[all(structs(&[TEXT, all(I32), all(I16), all(ASSIGNMENTS), all(CONFIGS)])), all(I32), since(1, BOOL)],
 };
 
-const DELETE_TOPICS: Shape = Shape {
-    flexible: 4,
-    fields: &[since(6, structs(&[TEXT, all(UUID)])), until(5, TEXTS), all(I32)],
-};
+const DELETE_TOPICS: Shape =
+    Shape { flexible: 4, fields: &[since(6, structs(&[TEXT, all(UUID)])), until(5, TEXTS), all(I32)] };
 
-const DELETE_RECORDS: Shape = Shape {
-    flexible: 2,
-    fields: &[all(structs(&[TEXT, all(structs(&[all(I32), all(I64)]))])), all(I32)],
-};
+const DELETE_RECORDS: Shape =
+    Shape { flexible: 2, fields: &[all(structs(&[TEXT, all(structs(&[all(I32), all(I64)]))])), all(I32)] };
 
-const INIT_PRODUCER_ID: Shape = Shape {
-    flexible: 2,
-    fields: &[TEXT, all(I32), since(3, I64), since(3, I16), since(6, BOOL), since(6, BOOL)],
-};
+const INIT_PRODUCER_ID: Shape =
+    Shape { flexible: 2, fields: &[TEXT, all(I32), since(3, I64), since(3, I16), since(6, BOOL), since(6, BOOL)] };
 
 const OFFSET_FOR_LEADER_EPOCH: Shape = Shape {
     flexible: 4,
     fields: &[since(3, I32), all(structs(&[TEXT, all(structs(&[all(I32), since(2, I32), all(I32)]))]))],
 };
 
-const DESCRIBE_CONFIGS: Shape = Shape {
-    flexible: 4,
-    fields: &[all(structs(&[all(I8), TEXT, all(TEXTS)])), since(1, BOOL), since(3, BOOL)],
-};
+const DESCRIBE_CONFIGS: Shape =
+    Shape { flexible: 4, fields: &[all(structs(&[all(I8), TEXT, all(TEXTS)])), since(1, BOOL), since(3, BOOL)] };
 
-const ALTER_CONFIGS: Shape =
-    Shape { flexible: 2, fields: &[all(structs(&[all(I8), TEXT, all(CONFIGS)])), all(BOOL)] };
+const ALTER_CONFIGS: Shape = Shape { flexible: 2, fields: &[all(structs(&[all(I8), TEXT, all(CONFIGS)])), all(BOOL)] };
 
-const INCREMENTAL_ALTER_CONFIGS: Shape = Shape {
-    flexible: 1,
-    fields: &[all(structs(&[all(I8), TEXT, all(structs(&[TEXT, all(I8), TEXT]))])), all(BOOL)],
-};
+const INCREMENTAL_ALTER_CONFIGS: Shape =
+    Shape { flexible: 1, fields: &[all(structs(&[all(I8), TEXT, all(structs(&[TEXT, all(I8), TEXT]))])), all(BOOL)] };
 
-const CREATE_PARTITIONS: Shape = Shape {
-    flexible: 2,
-    fields: &[all(structs(&[TEXT, all(I32), all(structs(&[all(I32S)]))])), all(I32), all(BOOL)],
-};
+const CREATE_PARTITIONS: Shape =
+    Shape { flexible: 2, fields: &[all(structs(&[TEXT, all(I32), all(structs(&[all(I32S)]))])), all(I32), all(BOOL)] };
 
 const ELECT_LEADERS: Shape = Shape { flexible: 2, fields: &[since(1, I8), all(TOPIC_PARTITIONS), all(I32)] };
 
-const DESCRIBE_TOPIC_PARTITIONS: Shape = Shape {
-    flexible: 0,
-    fields: &[all(structs(&[TEXT])), all(I32), all(Kind::Maybe(&[TEXT, all(I32)]))],
-};
+const DESCRIBE_TOPIC_PARTITIONS: Shape =
+    Shape { flexible: 0, fields: &[all(structs(&[TEXT])), all(I32), all(Kind::Maybe(&[TEXT, all(I32)]))] };
 
 const DESCRIBE_GROUPS: Shape = Shape { flexible: 5, fields: &[all(TEXTS), since(3, BOOL)] };
 

@@ -44,6 +44,10 @@ impl ShardReaders {
         shards.get(&shard).map(|served| (served.shard, served.committer.reader()))
     }
 
+    pub(crate) fn reader(&self, shard: ShardId) -> Option<Reader> {
+        self.get(shard).map(|(_, reader)| reader)
+    }
+
     fn all(&self) -> Vec<(ShardRef, Reader)> {
         let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
         shards.values().map(|served| (served.shard, served.committer.reader())).collect()

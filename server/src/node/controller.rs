@@ -8,7 +8,7 @@ use dlog_metadata::Metadata;
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{NodeInfo, State};
 use dlog_proto::wire::Liveness;
-use dlog_proto::{Epoch, NodeId, PartitionUid, ProcessId};
+use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -31,6 +31,8 @@ pub(crate) struct Controller {
     assigned: HashSet<PartitionUid>,
     /// Partitions that this process may have epochs of, and the newest epoch of another process that cores know of.
     touched: HashMap<PartitionUid, Epoch>,
+    /// Trim points that cores know of.
+    trimmed: HashMap<PartitionUid, Lsn>,
 }
 
 /// What one core is told.
@@ -49,7 +51,7 @@ impl Controller {
         forgotten: Arc<Notify>,
     ) -> Self {
         let (nodes, probes, assigned, touched) = (Vec::new(), HashMap::new(), HashSet::new(), HashMap::new());
-        Self { node, process, metadata, cores, forgotten, nodes, probes, assigned, touched }
+        Self { node, process, metadata, cores, forgotten, nodes, probes, assigned, touched, trimmed: HashMap::new() }
     }
 
     /// For ever.
@@ -80,10 +82,18 @@ impl Controller {
         let registered = view.node(self.node).is_some_and(|info| info.process == self.process);
         let candidates = if registered { Candidates::new(view, liveness) } else { Candidates::default() };
         let mut news: Vec<News> = self.cores.iter().map(|_| News::default()).collect();
+        let mut trimmed = Vec::new();
         for (partition, entry) in view.partitions() {
+            if entry.trim > Lsn::ZERO && self.trimmed.get(&partition) != Some(&entry.trim) {
+                self.trimmed.insert(partition, entry.trim);
+                trimmed.push((partition, entry.trim));
+            }
             let news = &mut news[core_of(partition, self.cores.len())];
             let mine = candidates.assign(view, partition) == Some(self.node);
             self.look_at(partition, entry.newest(), mine, news);
+        }
+        if !trimmed.is_empty() {
+            self.cores.iter().for_each(|core| core.tell(Input::Trimmed(trimmed.clone())));
         }
         self.drop_deleted(view, &mut news);
         for (core, News { assigned, superseded }) in self.cores.iter().zip(news) {
@@ -131,6 +141,7 @@ impl Controller {
             }
             exists
         });
+        self.trimmed.retain(|partition, _| view.partition(*partition).is_some());
         if self.assigned.len() > self.touched.len() {
             self.assigned.retain(|partition| view.partition(*partition).is_some());
         }

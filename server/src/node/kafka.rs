@@ -51,9 +51,10 @@ impl Broker for NodeBroker {
         batch: Bytes,
         acks: Acks,
         with_offset: bool,
+        append_time: bool,
     ) -> Pending<Result<AppendOk, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        let append = LocalAppend { partition, acks, with_offset, batch, reply };
+        let append = LocalAppend { partition, acks, with_offset, append_time, batch, reply };
         self.cores[(partition.0 % self.cores.len() as u64) as usize].tell(Input::Append(append));
         Box::pin(async move {
             // A core that is gone sequences nothing.

@@ -18,6 +18,7 @@ mod peers;
 mod probe;
 mod proposer;
 mod registration;
+mod retention;
 mod shards;
 mod trust;
 
@@ -49,6 +50,7 @@ use self::peers::Peers;
 use self::proposer::{Carrier, Proposer, Requests};
 use self::registration::Registrar;
 pub(crate) use self::registration::RegistrationError;
+use self::retention::Keeper;
 use self::shards::ShardDir;
 pub(crate) use self::trust::TrustError;
 use crate::config::Config;
@@ -216,6 +218,7 @@ impl Node {
         }
 
         let node = config.node_id;
+        let keeper_requests = requests.clone();
         let carrier = Carrier { node, process, metadata: metadata.clone(), requests, cores: handles.clone() };
         tasks.spawn(carrier.run(asks));
         let forgotten = Arc::new(Notify::new());
@@ -227,6 +230,14 @@ impl Node {
                 again.register_again().await;
             }
         });
+        let keeper = Keeper {
+            node,
+            metadata: metadata.clone(),
+            shards: shards.clone(),
+            cores: handles.clone(),
+            requests: keeper_requests,
+        };
+        tasks.spawn(keeper.run());
         let heartbeats = Heartbeats {
             node,
             process,

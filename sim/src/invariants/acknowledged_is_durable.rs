@@ -17,9 +17,6 @@ pub(super) fn check(
     match promised.end {
         Some((end, _)) if lsn.esn() <= end => return Ok(()),
         Some((end, true)) => return Err(format!("{by} acknowledges {lsn}, beyond the end {end} of its epoch")),
-        Some((_, false)) if !entry.replication.quorum.is_strict() => {
-            return Err(format!("{by} acknowledges {lsn} although its epoch has ended"));
-        }
         _ if lsn.epoch() != by => return Err(format!("{by} acknowledges {lsn}, whose epoch is not decided")),
         _ => {}
     }

@@ -20,7 +20,7 @@ pub(super) fn check(ledger: &Ledger, partition: PartitionUid, history: &Partitio
 }
 
 /// Whether the loss of this record was told: by a gap, or by an end that is flagged as decided with too few answers.
-fn is_told(ledger: &Ledger, partition: PartitionUid, history: &PartitionHistory, lsn: Lsn) -> bool {
+pub(super) fn is_told(ledger: &Ledger, partition: PartitionUid, history: &PartitionHistory, lsn: Lsn) -> bool {
     let end = ledger.promised.get(&(partition, lsn.epoch())).and_then(|promised| promised.end);
     let flagged = end.is_some_and(|(end, authoritative)| !authoritative && lsn.esn() > end);
     flagged || history.gaps.iter().any(|(from, to)| (*from..=*to).contains(&lsn))

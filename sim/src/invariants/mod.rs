@@ -50,10 +50,6 @@ pub(crate) fn check_gap(
     if reason == GapReason::DataLoss && may_lose {
         history.of(partition).gaps.push(gap);
     }
-    // A log that prefers availability asks fewer shards than could tell.
-    if reason == GapReason::DataLoss && history.of(partition).is_available {
-        return Ok(());
-    }
     no_false_gap::check(&history.ledger, partition, gap, reason, trim)
 }
 
@@ -73,7 +69,7 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
         }
         Claim::Ended { partition, epoch, last_esn, authoritative } => {
             let entry = ledger.entry(state, partition, epoch);
-            let new = one_end_per_epoch::check(ledger, entry.as_ref(), partition, epoch, (last_esn, authoritative))?;
+            let new = one_end_per_epoch::check(ledger, partition, epoch, (last_esn, authoritative))?;
             match entry {
                 Some(entry) if new => {
                     under_replicated_is_on_record::check_decided(ledger, state, &entry, partition, last_esn)
@@ -84,6 +80,14 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
         Claim::Trimmed { trim, released } => trim_stays_behind_released::check(trim, released),
     }
     .map_err(|why| format!("{claim:?}: {why}"))
+}
+
+/// Whether the loss of this record was told.
+pub(crate) fn is_told(history: &History, partition: PartitionUid, lsn: Lsn) -> bool {
+    let of_partition = &history.partitions[&partition];
+    let may_be_lost =
+        of_partition.may_lose && acknowledged_is_readable::is_told(&history.ledger, partition, of_partition, lsn);
+    lsn <= of_partition.trim || may_be_lost
 }
 
 /// Says what is wrong with a partition, if anything is.

@@ -1,13 +1,12 @@
 //! An epoch ends once, everywhere at the same place, and never before what was acknowledged or released in it and survives.
 
-use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid};
+use dlog_proto::{Epoch, Esn, Lsn, PartitionUid};
 
 use crate::ledger::Ledger;
 
 /// Whether this is news.
 pub(super) fn check(
     ledger: &mut Ledger,
-    entry: Option<&EpochEntry>,
     partition: PartitionUid,
     epoch: Epoch,
     (last_esn, authoritative): (Esn, bool),
@@ -19,7 +18,7 @@ pub(super) fn check(
     }
     promised.end = Some((last_esn, authoritative));
     let reached = promised.acked.max(promised.released);
-    if reached <= last_esn || entry.is_some_and(|entry| !entry.replication.quorum.is_strict()) {
+    if reached <= last_esn {
         return Ok(true);
     }
     let reached = Lsn::new(epoch, reached);

@@ -75,7 +75,9 @@ fn check_block(
     if Quorum::new(&entry.nodeset, &entry.replication).is_fully_replicated(members) {
         return Ok(());
     }
-    let on_record = on_record(state, partition, entry.epoch, first.esn());
+    // What is trimmed leaves the record.
+    let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
+    let on_record = on_record(state, partition, entry.epoch, first.max(trim.next()).esn());
     if members.len() + on_record.len() >= entry.replication.factor() {
         return Ok(());
     }

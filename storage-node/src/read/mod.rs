@@ -51,10 +51,22 @@ pub enum ReadItem {
     },
 }
 
-/// Why nothing could be read: the index is damaged. The shard's answer to a reader is then that it is out of service.
+/// Why nothing could be read. The shard's answer to whoever asked is then that it is out of service.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
-pub struct ReadError(#[from] KvError);
+pub enum ReadError {
+    #[error(transparent)]
+    Index(#[from] KvError),
+    /// What a seal must tell of cannot be read, and silence about it would say that it was never written.
+    #[error("{first} to {last}, of an epoch whose end is not decided, cannot be read")]
+    Unsettled { first: Lsn, last: Lsn },
+}
+
+/// What becomes of blocks that cannot be read when blocks are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    Told,
+    Skipped,
+}
 
 /// Outcome of looking for one block.
 #[derive(Debug, Clone)]
@@ -102,7 +114,7 @@ impl Reader {
             let last = Lsn::new(epoch, Esn::MAX);
             if view.meta.end_of(epoch).is_none() {
                 let from = from.max(Lsn::new(epoch, settled(epoch).next()));
-                unsettled.extend(self.held(view, from, last)?);
+                unsettled.extend(self.held(view, from, last, Damage::Told)?);
             }
             from = Lsn(last.0.saturating_add(1));
         }
@@ -141,18 +153,26 @@ impl Reader {
         let from = Lsn(above.0.saturating_add(1));
         self.shared.steady(|| {
             let view = View::new(&self.shared, partition, from, Lsn::MAX, usize::MAX)?;
-            self.held(&view, from, Lsn::MAX)
+            self.held(&view, from, Lsn::MAX, Damage::Skipped)
         })
     }
 
-    fn held(&self, view: &View, from: Lsn, upto: Lsn) -> Result<Vec<HeldBlock>, ReadError> {
+    fn held(&self, view: &View, from: Lsn, upto: Lsn, damage: Damage) -> Result<Vec<HeldBlock>, ReadError> {
         let mut cursor = Cursor::new(&self.shared, view, from, upto)?;
         let amends = view.amends(&self.shared, Lsn::new(from.epoch(), Esn::ZERO), upto)?;
         let mut held = Vec::new();
         while let Some(step) = cursor.next()? {
-            let Step::Block(copies) = step else { continue };
-            if let Some(lying) = copies.iter().find_map(|copy| copy.lying(&self.shared)) {
-                held.push(self.describe_lying(lying, &amends));
+            let (first, last, lying) = match &step {
+                Step::Block(copies) => {
+                    let lying = copies.iter().find_map(|copy| copy.lying(&self.shared));
+                    (copies[0].first, copies[0].last, lying)
+                }
+                Step::Damaged { first, last } => (*first, *last, None),
+            };
+            match lying {
+                Some(lying) => held.push(self.describe_lying(lying, &amends)),
+                None if damage == Damage::Told => return Err(ReadError::Unsettled { first, last }),
+                None => {}
             }
         }
         Ok(held)

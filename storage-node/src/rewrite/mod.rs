@@ -24,6 +24,7 @@ mod copy;
 mod select;
 mod switch;
 
+use std::io;
 use std::sync::Arc;
 
 use self::contents::Contents;
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Rewrite {
 
 impl Rewrite {
     /// `None` if the segment cannot be rewritten once more.
-    pub(crate) fn new(shared: &Arc<Shared>, source: Arc<Segment>) -> Result<Option<Self>, UpkeepError> {
+    pub(crate) fn new(shared: &Arc<Shared>, source: Arc<Segment>) -> io::Result<Option<Self>> {
         let Some(to) = source.id.rewritten() else { return Ok(None) };
         let walk = source.walk(0..source.len)?;
         let stage = Stage::Survey(walk, Contents::default());

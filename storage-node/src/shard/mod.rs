@@ -12,6 +12,8 @@
 mod partition;
 mod read_stream;
 mod replies;
+#[cfg(test)]
+mod traps;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -70,6 +72,7 @@ enum Input {
     Amend { from: Asker, amend: Amend },
     Seal { from: Asker, seal: SealPartition },
     Release(PartitionRelease),
+    Deleted(PartitionUid),
     Trim { partition: PartitionUid, upto: Lsn },
 }
 
@@ -172,6 +175,13 @@ impl ShardCore {
         }
     }
 
+    /// The partition's log was deleted for good. Told again after a restart.
+    pub fn handle_deleted(&mut self, partition: PartitionUid) {
+        if !self.failed {
+            self.handle(partition, Input::Deleted(partition));
+        }
+    }
+
     /// Asks for a partition's state to be in memory: a reader wants it.
     pub fn want(&mut self, partition: PartitionUid) {
         if !self.failed && !self.partitions.contains_key(&partition) {
@@ -203,7 +213,7 @@ impl ShardCore {
                 Input::Amend { from, amend } => self.refuse_amend(from, &amend, StoreRefusal::Disabled),
                 Input::Seal { from, seal } => self.refuse_seal(from, &seal, SealRefusal::Disabled),
                 // They come again.
-                Input::Release(_) | Input::Trim { .. } => {}
+                Input::Release(_) | Input::Trim { .. } | Input::Deleted(_) => {}
             }
         }
     }
@@ -256,6 +266,7 @@ impl ShardCore {
                 Input::Seal { from, seal } => self.admit_seal(from, &seal),
                 Input::Release(release) => self.admit_release(release),
                 Input::Trim { partition, upto } => self.admit_trim(partition, upto),
+                Input::Deleted(partition) => self.admit_deleted(partition),
             },
             Some(Slot::Loading(waiting)) => waiting.push(input),
             None => {
@@ -365,6 +376,15 @@ impl ShardCore {
         // Nobody waits for it: a seal, which tells of it, syncs what was queued before.
         self.submit(entry, false);
         self.out.push_back(Output::Released { partition, released });
+    }
+
+    /// Nothing of it is data any more; stores of it are refused for ever.
+    fn admit_deleted(&mut self, partition: PartitionUid) {
+        let state = self.state(partition);
+        if state.delete() {
+            let entry = Entry::Partition(state.meta().clone());
+            self.submit(entry, false);
+        }
     }
 
     fn answer(&mut self, seq: EntrySeq, reply: Reply) {

@@ -169,11 +169,15 @@ impl PartitionState {
         }
         self.note_marks(mode, epoch, placement);
         let held = self.unsettled.get_mut(&Lsn::new(epoch, first_esn)).ok_or(StoreRefusal::NoPayload)?;
-        if placement.version <= held.placement.version {
-            // The newer one stays; whoever asks learns that the block is here.
+        let newer = placement.version > held.placement.version;
+        // The newer one stays; whoever asks learns that the block is here. What an earlier process wrote may not be on the disk yet: it
+        // counts when something written behind it is.
+        if !newer && held.seq > EntrySeq(0) {
             return Ok(Admitted::Known(held.seq));
         }
-        held.placement = placement.clone();
+        if newer {
+            held.placement = placement.clone();
+        }
         held.seq = seq;
         Ok(Admitted::Placement)
     }
@@ -259,6 +263,20 @@ impl PartitionState {
         self.meta.trim = trim;
         self.meta.ends.retain(|end| end.epoch >= trim.epoch());
         self.unsettled.retain(|first, held| Lsn::new(first.epoch(), first.esn().last_of(held.span)) > trim);
+        true
+    }
+
+    /// Whether that is news to be kept: of a partition that was never here, nothing is.
+    pub(super) fn delete(&mut self) -> bool {
+        let unknown = self.meta == PartitionMeta::new(self.meta.partition)
+            && self.marks.is_empty()
+            && self.unsettled.is_empty()
+            && self.released == Lsn::ZERO;
+        if self.meta.deleted || unknown {
+            return false;
+        }
+        self.meta.deleted = true;
+        self.unsettled.clear();
         true
     }
 

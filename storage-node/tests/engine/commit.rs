@@ -219,9 +219,8 @@ fn readers_see_no_difference_while_segments_are_rewritten() {
     let (disk, index) = (SimulatedDisk::new(), MemoryKv::new());
     let config = EngineConfig { recent_bytes_max: 0, ..EngineConfig::small() };
     let (engine, _) = open(config, Arc::new(disk), &index);
-    let progress = Progress::default();
     let config = CommitConfig { background_bytes_per_second: u32::MAX, ..CommitConfig::default() };
-    let (committer, running) = engine.start(Box::new(progress.clone()), config);
+    let (committer, running) = engine.start(Box::new(Progress::default()), config);
     const COUNT: u32 = 500;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

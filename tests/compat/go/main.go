@@ -64,7 +64,9 @@ func consume(ctx context.Context, count int, opts ...kgo.Opt) []*kgo.Record {
 		must(fetches.Err())
 		records = append(records, fetches.Records()...)
 	}
-	must(cl.CommitUncommittedOffsets(ctx))
+	if group, _ := cl.GroupMetadata(); group != "" {
+		must(cl.CommitUncommittedOffsets(ctx))
+	}
 	return records
 }
 

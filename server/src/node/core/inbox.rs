@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dlog_metadata::state::NodeInfo;
 use dlog_proto::transport::{Connection, LaneKind, LaneSender, QuicIncoming};
 use dlog_proto::wire::{Acks, AppendError, AppendOk, EpochEnd, Frame, Tail};
-use dlog_proto::{Epoch, EpochTable, NodeId, PartitionUid, ShardId, ShardRef};
+use dlog_proto::{Epoch, EpochTable, Lsn, NodeId, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::entry::PartitionImage;
 use dlog_storage_node::read::{Chunk, ReadError};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -68,6 +68,10 @@ pub(crate) enum Input {
     Decided(Vec<(PartitionUid, EpochEnd)>),
     MissingRecorded(Vec<(PartitionUid, Epoch, ShardRef)>),
 
+    /// The metadata tier has let go of these partitions up to there.
+    Trimmed(Vec<(PartitionUid, Lsn)>),
+    /// Partitions of logs that were deleted for good.
+    Erase(Vec<PartitionUid>),
     Shard(Box<NewShard>),
     /// The shard's commit thread has something to tell.
     ShardProgress(ShardId),
@@ -97,6 +101,8 @@ pub(crate) struct LocalAppend {
     pub(crate) partition: PartitionUid,
     pub(crate) acks: Acks,
     pub(crate) with_offset: bool,
+    /// See [`AppendRequest`](dlog_sequencer::AppendRequest).
+    pub(crate) append_time: bool,
     pub(crate) batch: Bytes,
     pub(crate) reply: oneshot::Sender<Result<AppendOk, AppendError>>,
 }

@@ -202,6 +202,10 @@ impl Core {
                 let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone());
                 self.shards.insert(shard.id(), shard);
             }
+            Input::Trimmed(partitions) => {
+                self.shards.values_mut().for_each(|shard| shard.handle_trimmed(&partitions));
+            }
+            Input::Erase(partitions) => self.shards.values_mut().for_each(|shard| shard.handle_erase(&partitions)),
             Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),
             Input::Loaded { shard, partitions } => self.with_shard(shard, |shard| {
                 partitions.into_iter().for_each(|(partition, loaded)| shard.handle_loaded(partition, loaded));

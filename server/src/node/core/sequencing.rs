@@ -71,15 +71,15 @@ impl Sequencing {
         let batch = frame.payload.into_contiguous();
         CoreCounters::add(&self.counters.append_batches, 1);
         CoreCounters::add(&self.counters.append_bytes, batch.len() as u64);
-        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
+        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, append_time: false, batch });
         Ok(())
     }
 
     /// An append of another part of this process.
     pub(super) fn handle_local_append(&mut self, (now, now_ms): (Time, TimestampMs), append: LocalAppend) {
-        let LocalAppend { partition, acks, with_offset, batch, reply } = append;
+        let LocalAppend { partition, acks, with_offset, append_time, batch, reply } = append;
         let token = Token(self.waiters.insert(Waiter::Local(reply)) as u64);
-        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, batch });
+        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, append_time, batch });
     }
 
     /// A shard has said something. `Err` if it makes no sense.

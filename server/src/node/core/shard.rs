@@ -171,6 +171,14 @@ impl LocalShard {
         self.core.handle_release(release);
     }
 
+    pub(super) fn handle_trimmed(&mut self, partitions: &[(PartitionUid, Lsn)]) {
+        partitions.iter().for_each(|(partition, upto)| self.core.handle_trim(*partition, *upto));
+    }
+
+    pub(super) fn handle_erase(&mut self, partitions: &[PartitionUid]) {
+        partitions.iter().for_each(|partition| self.core.handle_deleted(*partition));
+    }
+
     /// Why there is no room for an entry now, if there is none. Nobody else takes room, so what is free stays free until the
     /// entry is submitted, unless its partition has to be loaded first.
     fn refusal(&self, entry: &Entry) -> Option<StoreRefusal> {

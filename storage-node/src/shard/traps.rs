@@ -1,0 +1,214 @@
+//! The traces that broke drafts of the protocol, as far as a shard alone must stop them.
+
+use bytes::Bytes;
+use dlog_proto::block::{BlockBuilder, Copyset, Placement};
+use dlog_proto::wire::{EpochEnd, WirePlacement};
+
+use super::*;
+
+const ME: Asker = Asker(1);
+const PARTITION: PartitionUid = PartitionUid(1);
+
+fn placement(epoch: u32, wave: u32) -> Placement {
+    Placement {
+        version: PlacementVersion { writer_epoch: Epoch(epoch), wave },
+        copyset: Copyset::new([ShardId::new(1, 0), ShardId::new(2, 0)]).unwrap(),
+        acked: Esn::ZERO,
+        settled: Esn::ZERO,
+    }
+}
+
+fn block(epoch: u32, first: u32) -> Block {
+    let mut builder = BlockBuilder::new(PARTITION, Epoch(epoch), Esn(first), 0);
+    builder.push(&Bytes::from(vec![0; 61]), 1, (0, 0));
+    builder.finish()
+}
+
+struct Rig {
+    core: ShardCore,
+    written: EntrySeq,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(None)
+    }
+
+    fn with(image: Option<PartitionImage>) -> Self {
+        let mut core = ShardCore::new(ShardId::new(1, 0), Incarnation(7));
+        core.want(PARTITION);
+        core.handle_loaded(PARTITION, image);
+        let mut rig = Self { core, written: EntrySeq(0) };
+        rig.said();
+        rig
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Submit { seq, .. } => self.written = seq,
+                Output::Stored { answer, .. } => said.push(match answer.result {
+                    Ok(kept) => format!("e{}n{} {kept:?}", answer.epoch.0, answer.first_esn),
+                    Err(why) => format!("e{}n{} refused: {why}", answer.epoch.0, answer.first_esn),
+                }),
+                Output::Sealed { answer, .. } => said.push(match answer.result {
+                    Ok(state) => {
+                        let held: usize = state.epochs.iter().map(|epoch| epoch.blocks.len()).sum();
+                        format!("sealed: {held} blocks, trim {}", state.trim)
+                    }
+                    Err(why) => format!("not sealed: {why}"),
+                }),
+                Output::Flushed { flushed, .. } => said.push(format!("flushed to {}", flushed.upto[0].first_esn)),
+                Output::Released { released, .. } => said.push(format!("released {released}")),
+                Output::Load(_) => {}
+            }
+        }
+        said
+    }
+
+    fn store(&mut self, mode: StoreMode, (epoch, first, wave): (u32, u32, u32), sync: bool) -> Vec<String> {
+        let writer = if let StoreMode::Recovery { recoverer } = mode { recoverer.0 } else { epoch };
+        let placement = WirePlacement::from(&placement(writer, wave));
+        let store = Store { shard: self.core.shard(), incarnation: Incarnation(7), mode, sync, placement };
+        self.core.handle_store(ME, store, block(epoch, first));
+        self.said()
+    }
+
+    fn append(&mut self, epoch: u32, first: u32) -> Vec<String> {
+        self.store(StoreMode::Append, (epoch, first, 1), true)
+    }
+
+    fn amend(&mut self, epoch: u32, first: u32, wave: u32) -> Vec<String> {
+        let placement = WirePlacement::from(&placement(epoch, wave));
+        let (shard, mode) = (self.core.shard(), StoreMode::Append);
+        let (epoch, first_esn) = (Epoch(epoch), Esn(first));
+        let incarnation = Incarnation(7);
+        self.core.handle_amend(
+            ME,
+            Amend { shard, incarnation, partition: PARTITION, epoch, first_esn, mode, placement },
+        );
+        self.said()
+    }
+
+    fn seal(&mut self, epoch: u32, undecided: &[u32], incarnation: u32) -> Vec<String> {
+        let undecided = undecided.iter().map(|epoch| Epoch(*epoch)).collect();
+        let partitions = vec![SealPartition { partition: PARTITION, epoch: Epoch(epoch), undecided }];
+        let incarnation = Incarnation(incarnation);
+        self.core.handle_seal(ME, Seal { shard: self.core.shard(), incarnation, partitions });
+        self.said()
+    }
+
+    fn release(&mut self, released: Lsn, ends: &[(u32, u32)]) -> Vec<String> {
+        let end = |(epoch, last): &(u32, u32)| EpochEnd {
+            epoch: Epoch(*epoch),
+            last_esn: Esn(*last),
+            authoritative: true,
+        };
+        let ends = ends.iter().map(end).collect();
+        let partitions = vec![PartitionRelease { partition: PARTITION, released, settled: Esn::ZERO, ends }];
+        self.core.handle_release(Release { shard: self.core.shard(), incarnation: Incarnation(7), partitions });
+        self.said()
+    }
+
+    /// Everything that was submitted is on the disk.
+    fn sync(&mut self) -> Vec<String> {
+        self.core.handle_progress(self.written, self.written);
+        self.said()
+    }
+}
+
+fn lsn(epoch: u32, esn: u32) -> Lsn {
+    Lsn::new(Epoch(epoch), Esn(esn))
+}
+
+#[test]
+fn c1_a_seal_is_answered_when_all_that_was_admitted_before_it_is_durable() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.append(1, 1), [""; 0]);
+    assert_eq!(rig.seal(2, &[1], 7), [""; 0], "e1n1 is in the queue before it");
+    assert_eq!(rig.append(1, 2), ["e1n2 refused: sealed by e2"]);
+    assert_eq!(rig.sync(), ["e1n1 Flushed", "sealed: 1 blocks, trim e0n0"], "and it is listed");
+}
+
+#[test]
+fn c4_a_replaced_disk_answers_for_nobody_else() {
+    let mut rig = Rig::new();
+    let refused = rig.seal(2, &[1], 6);
+    assert!(refused[0].starts_with("not sealed"), "{refused:?}");
+    let placement = WirePlacement::from(&placement(1, 1));
+    let (shard, incarnation, mode) = (rig.core.shard(), Incarnation(6), StoreMode::Append);
+    rig.core.handle_store(ME, Store { shard, incarnation, mode, sync: true, placement }, block(1, 1));
+    assert!(rig.said()[0].contains("another one"));
+}
+
+#[test]
+fn c6_a_seal_tells_of_the_trim_point() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.release(lsn(1, 1), &[]);
+    rig.core.handle_trim(PARTITION, lsn(1, 1));
+    rig.sync();
+    rig.seal(2, &[1], 7);
+    assert_eq!(rig.sync(), ["sealed: 0 blocks, trim e1n1"], "the block is gone, and that is why");
+}
+
+#[test]
+fn c8_nothing_comes_back_beyond_an_end_and_released_waits_for_it() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.sync();
+    assert_eq!(rig.release(lsn(2, 0), &[(1, 0)]), [""; 0], "the end is not durable yet");
+    assert_eq!(rig.release(lsn(2, 1), &[(1, 0)]), [""; 0], "nor for the release behind it");
+    assert_eq!(rig.sync(), ["released e2n0", "released e2n1"]);
+    assert_eq!(rig.append(1, 1), ["e1n1 refused: sealed by e2"], "an end implies a seal");
+    let recovery = StoreMode::Recovery { recoverer: Epoch(9) };
+    for mode in [recovery, StoreMode::Rebuild] {
+        assert_eq!(rig.store(mode, (1, 1, 1), true), ["e1n1 refused: the epoch is known to end before it"]);
+    }
+}
+
+#[test]
+fn c9_an_amend_obeys_the_seal_and_recoverys_placement_wins() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.seal(2, &[1], 7);
+    rig.sync();
+    assert_eq!(rig.store(StoreMode::Recovery { recoverer: Epoch(2) }, (1, 1, 1), true), [""; 0]);
+    assert_eq!(rig.sync(), ["e1n1 Flushed"]);
+    assert_eq!(rig.amend(1, 1, 9), ["e1n1 refused: sealed by e2"]);
+    rig.seal(3, &[1], 7);
+    let stale = StoreMode::Recovery { recoverer: Epoch(2) };
+    assert_eq!(rig.store(stale, (1, 1, 2), true), ["e1n1 refused: sealed by e3"], "trap C9b");
+}
+
+#[test]
+fn what_is_flushed_is_told_up_to_the_first_block_that_is_not() {
+    // A later wave brings an earlier block: that the one after it is on the disk says nothing of it.
+    let mut rig = Rig::new();
+    assert_eq!(rig.store(StoreMode::Append, (1, 5, 1), false), [""; 0]);
+    let first = rig.written;
+    assert_eq!(rig.core.poll_output().is_none(), true);
+    rig.core.handle_progress(first, EntrySeq(0));
+    assert_eq!(rig.said(), ["e1n5 Cached"]);
+    rig.store(StoreMode::Append, (1, 2, 2), false);
+    let second = rig.written;
+    rig.core.handle_progress(second, EntrySeq(0));
+    assert_eq!(rig.said(), ["e1n2 Cached"]);
+    rig.core.handle_progress(second, first);
+    assert_eq!(rig.said(), ["flushed to 1"], "e1n2 is not");
+    rig.core.handle_progress(second, second);
+    assert_eq!(rig.said(), ["flushed to 5"]);
+}
+
+#[test]
+fn what_an_earlier_process_wrote_counts_when_it_is_synced() {
+    let mut before = Rig::new();
+    before.append(1, 1);
+    let held = crate::entry::HeldBlock { placement: placement(1, 1), header: *block(1, 1).header() };
+    let meta = PartitionMeta::new(PARTITION);
+    let image = PartitionImage { meta, marks: Default::default(), snapshot: None, unsettled: vec![held] };
+    let mut after = Rig::with(Some(image));
+    assert_eq!(after.append(1, 1), [""; 0], "it may be in the page cache only");
+    assert_eq!(after.sync(), ["e1n1 Flushed"]);
+}
