@@ -73,8 +73,9 @@ mod tests {
             let guard = make(lines.clone()).set_default();
             tracing::info!(port = 9092, "ready");
             tracing::debug!("too much");
-            tracing::info!(target: "openraft::engine", "chatter");
-            tracing::warn!(target: "openraft::engine", "trouble");
+            tracing::info!(target: "quinn::connection", "chatter");
+            tracing::warn!(target: "quinn::connection", "trouble");
+            tracing::error!(target: "openraft::engine", "the same with every heartbeat");
             drop(guard);
             let bytes = std::mem::take(&mut *lines.0.lock().unwrap());
             String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
@@ -86,7 +87,7 @@ mod tests {
         let lines = Lines::of(|lines| human(&LogFilter::default(), false, move || lines.clone()));
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].contains("Z  INFO dlog::logging::tests: ready port=9092"), "{lines:?}");
-        assert!(lines[1].contains("WARN openraft::engine: trouble"), "{lines:?}");
+        assert!(lines[1].contains("WARN quinn::connection: trouble"), "{lines:?}");
     }
 
     #[test]
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_named_library_is_heard() {
-        let filter = "warn,openraft=info".parse().unwrap();
+        let filter = "warn,quinn=info".parse().unwrap();
         let lines = Lines::of(|lines| human(&filter, false, move || lines.clone()));
         assert!(lines.len() == 2 && lines[0].contains("chatter"), "{lines:?}");
     }
