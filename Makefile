@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench cluster sim acceptance ci setup clean
+.PHONY: help run test check fix bench cluster sim sim-bugs acceptance ci setup clean
 
 # C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
 ifneq ($(shell command -v ccache 2>/dev/null),)
@@ -18,7 +18,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DLOG := $(TARGET_DIR)/release/dlog
 
 help: ## list what can be done
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## build and run one node, its data in ./dlog-data
 	cargo run --release -p dlog -- $(ARGS)
@@ -44,6 +44,9 @@ cluster: setup ## run three nodes on this machine, their data in ./data1 to ./da
 
 sim: setup ## run the simulator, as in: make sim ARGS='--help'
 	cargo run --release -p dlog-sim -- $(ARGS)
+
+sim-bugs: setup ## see the simulator catch every bug that is put in on purpose
+	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc)
 
 acceptance: setup ## build, and use the result as a user would
 	cargo build --release -p dlog

@@ -110,8 +110,6 @@ bugs! {
     GapFromOneShard,
     /// A reader calls lost what single-copy delivery did not bring.
     GapFromSingleCopies,
-    /// A reader that starts over still counts what shards said before.
-    RewindKeepsClaims,
     /// Batches that were on a lost connection are not sent again.
     AppendNotResent,
 

@@ -11,6 +11,8 @@ mod pending;
 mod producers;
 mod recovery;
 mod settings;
+#[cfg(test)]
+mod traps;
 
 pub use host::{ACTIVATIONS_AT_ONCE, Host, HostOutput};
 pub use output::{Decision, Event, NewEpochReason, Output, Proposal, Token};

@@ -689,7 +689,11 @@ impl PartitionSequencer {
             known.retain_upto(Lsn::new(self.epoch, acked));
         }
         let members = self.appender.draw_copyset(now, &mut self.rng);
-        let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else { return };
+        let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else {
+            // Nobody takes it now: tried again when the next one is due.
+            self.snapshot.taken_at = now;
+            return;
+        };
         let snapshot =
             BlockBuilder::producer_snapshot(self.partition, self.epoch, acked.next(), now_ms, known.encode());
         let version = PlacementVersion { writer_epoch: self.epoch, wave: 1 };
@@ -745,11 +749,14 @@ fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
         return Vec::new();
     }
     let mut ends: Vec<EpochEnd> = Vec::new();
-    for pair in table.epochs.windows(2) {
-        ends.extend(pair[0].epoch_end());
-        let oldest = pair[1].epoch.0.saturating_sub(ENDS_MAX as u32).max(pair[0].epoch.next().0);
+    // What is missing above the trim point was decided empty; below it, it may be trimmed.
+    let mut known = table.trim.epoch();
+    for entry in &table.epochs {
+        let oldest = entry.epoch.0.saturating_sub(ENDS_MAX as u32).max(known.0 + 1);
         let empty = |epoch| EpochEnd { epoch: Epoch(epoch), last_esn: Esn::ZERO, authoritative: false };
-        ends.extend((oldest..pair[1].epoch.0).map(empty));
+        ends.extend((oldest..entry.epoch.0).map(empty));
+        ends.extend(entry.epoch_end());
+        known = known.max(entry.epoch);
     }
     ends.drain(..ends.len().saturating_sub(ENDS_MAX));
     ends

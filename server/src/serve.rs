@@ -65,7 +65,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         () = stop.requested() => None,
         why = metadata.wait_failed() => Some(why),
     };
-    node.stop(config.node_id).await;
+    node.stop().await;
     if let Some(why) = failed {
         return Err(ServeError::MetadataFailed(why));
     }

@@ -15,6 +15,8 @@ pub(crate) enum Claim {
     Released { partition: PartitionUid, released: Lsn, settled: Esn },
     /// A sequencer tells shards, or the metadata tier has decided, where an epoch ended.
     Ended { partition: PartitionUid, epoch: Epoch, last_esn: Esn, authoritative: bool },
+    /// A shard tells a reader in single-copy mode that it has nothing more up to here.
+    Silent { partition: PartitionUid, upto: Lsn },
     /// A shard trims a partition.
     Trimmed { trim: Lsn, released: Lsn },
 }
@@ -61,6 +63,12 @@ pub(crate) struct Ledger {
     /// Disks that are gone for good.
     pub lost: BTreeSet<ShardRef>,
     pub promised: BTreeMap<(PartitionUid, Epoch), Promised>,
+    /// Highest seal that a shard has answered.
+    pub seals: BTreeMap<(ShardRef, PartitionUid), Epoch>,
+    /// Ends that a shard has written down.
+    pub known_ends: BTreeMap<(ShardRef, PartitionUid, Epoch), Esn>,
+    /// What it said of an epoch's acked and settled marks when it was first sealed.
+    pub told: BTreeMap<(ShardRef, PartitionUid, Epoch), (Esn, Esn)>,
     entries: BTreeMap<(PartitionUid, Epoch), EpochEntry>,
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dlog_metadata::state::{
     Command, CreateLog, Decided, InitCluster, LogAttributes, Response, SetAttributes, State, Trim, TrimItem,
 };
-use dlog_proto::{ClusterId, LogId, Lsn, NodeId, PartitionUid, ProcessId};
+use dlog_proto::{ClusterId, Epoch, LogId, Lsn, NodeId, PartitionUid, ProcessId};
 
 use crate::context::Context;
 use crate::ledger::Claim;
@@ -65,10 +65,14 @@ impl Metadata {
                     Command::Decide(decide) => decide.decisions.clone(),
                     _ => Vec::new(),
                 };
+                let newest: Vec<_> = decided.iter().map(|d| self.newest(d.partition)).collect();
                 let response = self.apply(Some(request), command);
                 if let Response::Decide(Ok(results)) = &response {
-                    for (decision, result) in decided.iter().zip(results) {
+                    for ((decision, newest), result) in decided.iter().zip(newest).zip(results) {
                         let Ok(Decided { end, .. }) = result else { continue };
+                        if Some(decision.recoverer) != newest {
+                            cx.violation(format!("{} decides, and {newest:?} is the newest", decision.recoverer));
+                        }
                         let (partition, epoch) = (decision.partition, decision.epoch);
                         let (last_esn, authoritative) = (end.last_esn, end.authoritative);
                         cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative });
@@ -93,6 +97,10 @@ impl Metadata {
             }
             other => unreachable!("not for the metadata tier: {other:?}"),
         }
+    }
+
+    fn newest(&self, partition: PartitionUid) -> Option<Epoch> {
+        self.state.partition(partition)?.newest().map(|(epoch, ..)| epoch)
     }
 
     /// Somebody lets go of records.

@@ -122,7 +122,9 @@ impl Scenario {
         // Whoever stays must be enough for every write quorum, wherever nodesets lie.
         let spares_one = |log: &LogPlan| {
             let (quorum, across) = (log.replication.quorum, &log.replication.across);
-            quorum.write_quorum < quorum.replication_factor && !across.contains_key(&Scope::Rack)
+            // What a machine that is gone may have had in memory, recovery would wait for.
+            let is_synced = log.replication.durability == Durability::Sync;
+            quorum.write_quorum < quorum.replication_factor && !across.contains_key(&Scope::Rack) && is_synced
         };
         if !logs.iter().all(spares_one) || shards > 1 {
             troubles.gone = 0;
@@ -237,7 +239,7 @@ impl Troubles {
         match focus {
             Focus::Any | Focus::Scopes => troubles,
             Focus::Calm => Self { new_reader: 1, renew: troubles.renew, trim: troubles.trim, ..Self::default() },
-            Focus::Succession => Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 0, ..troubles },
+            Focus::Succession => Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 1, ..troubles },
             Focus::WriteCache => Self { power: 8, kill: 4, isolate: 3, ..troubles },
             Focus::DiskLoss => Self { replace_disk: 8, kill: 3, isolate: 4, ..troubles },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },

@@ -127,6 +127,9 @@ impl Server {
     /// Registers with the metadata tier, once it can be reached.
     pub(crate) fn register(&mut self, cx: &mut Context<'_>) {
         let Some(process) = &mut self.process else { return };
+        if process.pending.values().any(|p| matches!(p.command, Command::RegisterNode(_))) {
+            return;
+        }
         let shard = |(index, medium): (usize, &Medium)| ShardRegistration {
             index: index as u16,
             incarnation: medium.incarnation,

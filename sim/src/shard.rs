@@ -1,14 +1,14 @@
 //! One simulated shard: the production admission core on the production engine, over a disk that forgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_proto::block::{Block, BlockKind};
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::wire::{
-    FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers, ReadStarted, ReadStatus, Sealed, StartRead,
-    Store, StoreAnswer, StoreRefusal,
+    ClaimKind, FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadMode, ReadProducers, ReadStarted, ReadStatus,
+    Sealed, StartRead, Store, StoreAnswer, StoreRefusal,
 };
 use dlog_proto::{ClusterId, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::disk::simulated::SimulatedDisk;
@@ -19,6 +19,7 @@ use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, 
 use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 
 use crate::context::Context;
+use crate::invariants::nothing_after_a_seal;
 use crate::ledger::{Claim, Ledger, Placed};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -68,6 +69,8 @@ pub(crate) struct Shard {
     /// There is no room for blocks.
     pub full: bool,
     streams: BTreeMap<(Address, u64), ReadStream>,
+    /// Those that are in single-copy mode.
+    single_copy: BTreeSet<(Address, u64)>,
 }
 
 /// How long a write-cached block may wait for the disk.
@@ -100,6 +103,7 @@ impl Shard {
             tracked: Vec::new(),
             full: false,
             streams: BTreeMap::new(),
+            single_copy: BTreeSet::new(),
         };
         shard.track_again(medium, ledger);
         if recovered.new_losses > 0 {
@@ -143,7 +147,16 @@ impl Shard {
             }
             _ => return,
         };
+        let last = match entry {
+            Entry::Block { block, .. } => block.header().last_lsn(),
+            _ => first,
+        };
+        let writer = placement.version.writer_epoch;
+        let checked = nothing_after_a_seal::check_taken(ledger, self.shard_ref(), partition, (first, last), writer);
         let placed = Placed { version: placement.version, copyset: placement.copyset.clone() };
+        if let Err(why) = checked {
+            cx.violation(why);
+        }
         self.tracked.push(Tracked { seq, partition, first, placed });
     }
 
@@ -224,6 +237,10 @@ impl Shard {
             return cx.send(from, Lane::Read(shard), Message::ReadStarted(number, started));
         }
         let partition = request.partition;
+        match request.mode {
+            ReadMode::SingleCopy { .. } => self.single_copy.insert((from, number)),
+            ReadMode::AllSendAll => self.single_copy.remove(&(from, number)),
+        };
         match self.streams.get_mut(&(from, number)) {
             Some(stream) => stream.handle_restart(request),
             None => {
@@ -290,6 +307,9 @@ impl Shard {
             Output::Submit { seq, entry, sync } => {
                 self.track(cx, seq, &entry);
                 if let Entry::Partition(meta) = &entry {
+                    let me = self.shard_ref();
+                    let ends = meta.ends.iter().map(|end| ((me, meta.partition, end.epoch), end.last_esn));
+                    cx.history.ledger.known_ends.extend(ends);
                     let released = self.core.partition(meta.partition).map_or(Lsn::ZERO, |state| state.released());
                     cx.claim(Claim::Trimmed { trim: meta.trim, released });
                 }
@@ -311,6 +331,10 @@ impl Shard {
             }
             Output::Sealed { to, answer } => {
                 let ShardRef { shard, incarnation } = self.shard_ref();
+                let checked = nothing_after_a_seal::check_sealed(&mut cx.history.ledger, self.shard_ref(), &answer);
+                if let Err(why) = checked {
+                    cx.violation(why);
+                }
                 let incomplete_before = self.incomplete_before;
                 let sealed = Sealed { shard, incarnation, incomplete_before, partitions: vec![answer] };
                 cx.send(asker_address(to), Lane::Store, Message::Sealed(sealed));
@@ -338,7 +362,13 @@ impl Shard {
                     ReadOutput::Block(read, block) => {
                         cx.send(reader, lane, Message::ReadBlock(number, shard, read, block))
                     }
-                    ReadOutput::Claim(claim) => cx.send(reader, lane, Message::ReadClaim(number, shard, claim)),
+                    ReadOutput::Claim(claim) => {
+                        let partition = stream.partition();
+                        if claim.kind == ClaimKind::NoRecords && self.single_copy.contains(&(reader, number)) {
+                            cx.claim(Claim::Silent { partition, upto: claim.upto });
+                        }
+                        cx.send(reader, lane, Message::ReadClaim(number, shard, claim));
+                    }
                     ReadOutput::Read { version, partition, from, upto, len_max } => {
                         match self.reader.read(partition, from, upto, len_max) {
                             Ok(chunk) => stream.handle_chunk(version, chunk),

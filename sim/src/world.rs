@@ -19,7 +19,7 @@ use crate::reader::Reader;
 use crate::scenario::{Focus, Scenario};
 use crate::seed::Streams;
 use crate::server::Server;
-use crate::shard::{Medium, ShardTimer};
+use crate::shard::{Medium, Shard, ShardTimer};
 use crate::trace::Trace;
 use crate::trouble::{Losses, Trouble};
 use crate::writer::Writer;
@@ -679,18 +679,25 @@ impl World {
         let servers: Vec<u16> = self.servers.keys().copied().collect();
         for server in servers {
             self.set_full(server, false);
-            // A shard whose disk failed serves again after a restart.
-            let process = self.servers[&server].process.as_ref();
-            if process.is_some_and(|p| p.shards.values().any(|shard| shard.is_failed())) {
-                self.kill(server, false);
-            }
             self.schedule(Duration::ZERO, Event::Start(server));
         }
         self.schedule(VIEWS, Event::Views);
     }
 
+    /// A shard whose disk failed serves again after a restart.
+    fn restart_failed(&mut self) {
+        let has_failed =
+            |server: &Server| server.process.as_ref().is_some_and(|p| p.shards.values().any(Shard::is_failed));
+        let failed: Vec<u16> = self.servers.iter().filter(|(_, s)| has_failed(s)).map(|(number, _)| *number).collect();
+        for server in failed {
+            self.kill(server, false);
+            self.schedule(Duration::ZERO, Event::Start(server));
+        }
+    }
+
     /// Keeps nodes told how things stand, whatever got lost.
     pub(crate) fn tell_everybody(&mut self) {
+        self.restart_failed();
         self.metadata.changed = true;
         let nodes: Vec<_> = self.servers.iter().filter_map(|(n, s)| Some((*n, s.process.as_ref()?.id))).collect();
         for (node, process) in nodes {

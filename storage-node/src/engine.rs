@@ -88,7 +88,7 @@ impl Engine {
             index.set_aside()?;
         }
         let Caught { kv, index_rebuilt, replayed, losses, shard } =
-            catch_up(index, &*disk, &mut inventory, &marker, config.search_len())?;
+            catch_up(index, &*disk, &mut inventory, &marker, start.boot_id, config.search_len())?;
         let recovered = Recovered {
             formatted,
             clean: marker.clean,
@@ -270,6 +270,7 @@ fn catch_up(
     disk: &dyn Disk,
     inventory: &mut Inventory,
     marker: &Marker,
+    machine: u128,
     search_len: u32,
 ) -> Result<Caught, OpenError> {
     let identity = &marker.identity;
@@ -278,7 +279,7 @@ fn catch_up(
         let (kv, index_rebuilt) = open_index(index, identity, inventory, damage.take())?;
         let caught_up = inventory
             .choose(disk, &*kv)
-            .and_then(|()| replay(&*kv, identity, inventory, marker, search_len))
+            .and_then(|()| replay(&*kv, identity, inventory, marker, machine, search_len))
             .and_then(|replayed| {
                 let shard = ShardMeta { incomplete_before: shard_row(&*kv)?.incomplete_before };
                 Ok((replayed, losses(&*kv)?, shard))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dlog_proto::block::{BlockBuilder, Copyset, Placement, PlacementVersion};
@@ -131,7 +131,9 @@ fn shard() -> (SimulatedDisk, MemoryKv, BTreeMap<(u64, u32), u32>) {
 /// index.
 pub fn directory(input: &[u8]) {
     let Some((choice, changes)) = input.split_first() else { return };
-    let (disk, index, truth) = shard();
+    static WHOLE: OnceLock<(SimulatedDisk, MemoryKv, BTreeMap<(u64, u32), u32>)> = OnceLock::new();
+    let (disk, index, truth) = WHOLE.get_or_init(shard);
+    let (disk, index) = (disk.fork(), index.fork());
     let mut names: Vec<String> = disk.list().expect("the disk is well").into_iter().map(|(name, _)| name).collect();
     names.sort();
     for change in changes.chunks_exact(5).take(64) {

@@ -7,6 +7,7 @@ mod duration;
 mod partition;
 mod position;
 mod segment;
+mod tls;
 
 use std::str::FromStr;
 
@@ -18,12 +19,13 @@ use dlog_proto::{LogId, Lsn, ParseError, QuorumConfig};
 pub use bench::{BenchAppendArgs, BenchCommand, DurabilityArg};
 pub use bench_local::{BenchDiskArgs, BenchStorageArgs};
 pub use connect::ConnectArgs;
-pub use duration::parse_duration;
+pub use duration::{parse_duration, parse_timeout};
 pub use partition::PartitionName;
 pub use position::{Position, When};
 pub use segment::{
     SegmentCommand, SegmentDumpArgs, SegmentInspectArgs, SegmentListArgs, SegmentVerifyArgs, ShardDirArgs,
 };
+pub use tls::{TlsCommand, TlsCreateArgs, TlsNode};
 
 /// A command for a client.
 #[derive(Debug, Clone, Subcommand)]
@@ -50,13 +52,17 @@ pub enum Command {
     /// Look at a node's files: list segments, show what stands in them, check them. No node has to run.
     #[command(subcommand)]
     Segment(SegmentCommand),
+    /// Make the certificates that nodes on several machines need. No node has to run.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 impl Command {
     /// How it finds its cluster; `None` if it needs none.
     pub fn connect(&self) -> Option<&ConnectArgs> {
         Some(match self {
-            Self::Segment(_) | Self::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => return None,
+            Self::Segment(_) | Self::Tls(_) => return None,
+            Self::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => return None,
             Self::Log(LogCommand::Create(args)) => &args.connect,
             Self::Log(LogCommand::List(args)) => &args.connect,
             Self::Log(LogCommand::Show(args)) => &args.connect,
@@ -89,7 +95,7 @@ Examples:
   dlog log create demo/first --partitions 1 --replication 1
   dlog log create shop/orders --partitions 16 --replication 3 --write-quorum 2 --attr retention.ms=86400000")]
 pub struct LogCreateArgs {
-    /// The log's name: namespace/name.
+    /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// How many partitions it has; order is kept inside each.
@@ -137,7 +143,7 @@ pub struct LogListArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct LogShowArgs {
-    /// The log's name: namespace/name.
+    /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     #[command(flatten)]
@@ -148,7 +154,7 @@ pub struct LogShowArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct LogDeleteArgs {
-    /// The log's name: namespace/name.
+    /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// Do not ask whether it is meant.
@@ -163,9 +169,11 @@ pub struct LogDeleteArgs {
 Examples:
   echo hello | dlog append demo/first
   tail -F app.log | dlog append demo/first --linger 5 --compression lz4
-  dlog append demo/first --print-lsn < lines.txt > lsns.txt")]
+  dlog append demo/first --print-lsn < lines.txt > lsns.txt
+
+A record that is not acknowledged is sent again for 120 s, so that it survives nodes that fail; with --timeout, for so long.")]
 pub struct AppendArgs {
-    /// The log's name: namespace/name.
+    /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// The partition. [default: by the key, or in turns]
@@ -201,6 +209,7 @@ Positions:
   e3n42                 an LSN
   1000                  an offset
   2026-01-31T12:00:00Z  a time (RFC 3339)
+  2026-01-31            midnight of that day, in UTC
   -5m, '2h ago'         a time before now
 
 Examples:
@@ -208,7 +217,7 @@ Examples:
   dlog read demo/first --from -5m --follow --format json
   dlog read demo/first -p 3 --from e3n42 --count 10")]
 pub struct ReadArgs {
-    /// The log's name: namespace/name.
+    /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// The partition. [default: all of them]
@@ -266,7 +275,7 @@ pub enum EpochCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  dlog epoch show demo/first/0")]
 pub struct EpochShowArgs {
-    /// The partition: namespace/name/number.
+    /// The partition: namespace/name/number; name/number means default/name/number.
     #[arg(value_name = "NS/NAME/P")]
     pub partition: PartitionName,
     #[command(flatten)]
@@ -284,7 +293,7 @@ pub enum CopysetCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  dlog copyset show demo/first/0 --lsn e1n1")]
 pub struct CopysetShowArgs {
-    /// The partition: namespace/name/number.
+    /// The partition: namespace/name/number; name/number means default/name/number.
     #[arg(value_name = "NS/NAME/P")]
     pub partition: PartitionName,
     /// The record.
@@ -358,6 +367,10 @@ mod tests {
             ("epoch show a/b", "is not a partition"),
             ("copyset show a/b/0 --lsn 5", "is not an LSN"),
             ("log list --server nowhere", "is not an address"),
+            ("log list --timeout 0s", "must be more than 0"),
+            ("tls create --out ca", "--nodes"),
+            ("tls create --out ca --nodes 1=a,2", "is not a node"),
+            ("tls create --out ca --nodes 0=a", "is not a node"),
             ("bench append --records 1 --seconds 1", "cannot be used with"),
             ("bench append --record-bytes 7", "8..=1000000"),
             ("bench append --durability maybe", "sync, write_cache"),

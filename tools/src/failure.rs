@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use dlog_client::{ClientError, OpenError};
 use dlog_proto::wire::ErrorCode;
 
+use crate::output::tell;
+
 const FAILED: u8 = 1;
 /// The same as clap's.
 const USAGE: u8 = 2;
@@ -73,7 +75,7 @@ impl Failure {
         match self {
             Self::OutputClosed => ExitCode::SUCCESS,
             Self::Because { code, .. } => {
-                eprintln!("{self}");
+                tell(self);
                 ExitCode::from(*code)
             }
         }

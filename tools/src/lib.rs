@@ -1,5 +1,8 @@
 //! What the `dlog` command does besides serving.
 
+// They panic where nobody listens any more.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod args;
 mod commands;
 mod failure;

@@ -75,6 +75,8 @@ pub enum AppendFailure {
     Refused(#[from] AppendError),
     #[error("not acknowledged within {:.1} s (last trouble: {last}); it may or may not have been stored", .after.as_secs_f64())]
     TimedOut { after: Duration, last: String },
+    #[error("not sent within {:.1} s (last trouble: {last}), so it is not stored", .after.as_secs_f64())]
+    NotSent { after: Duration, last: String },
     #[error("the producer's earlier batch failed, so this one was not sent")]
     Behind,
 }
@@ -122,6 +124,7 @@ pub struct AppendCore {
     doubt: Doubt,
     /// The last thing that went wrong, for a person.
     trouble: String,
+    trouble_is_new: bool,
     out: VecDeque<Output>,
 }
 
@@ -138,12 +141,18 @@ impl AppendCore {
             next_number: 0,
             doubt,
             trouble: "none".to_owned(),
+            trouble_is_new: false,
             out: VecDeque::new(),
         }
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
+    }
+
+    /// What went wrong, for a person, if something did since this was last asked.
+    pub fn poll_trouble(&mut self) -> Option<&str> {
+        std::mem::take(&mut self.trouble_is_new).then_some(self.trouble.as_str())
     }
 
     /// Whether another batch may be made: more records then share one while the window is full.
@@ -304,7 +313,7 @@ impl AppendCore {
     }
 
     fn pause(&mut self, now: Time, why: String, hint: Option<NodeId>, at_least: Duration) {
-        self.trouble = why;
+        (self.trouble, self.trouble_is_new) = (why, true);
         self.end_round();
         // Whoever names the right node saves us the wait, once.
         let pause =
@@ -524,7 +533,9 @@ mod tests {
     #[test]
     fn a_batch_that_never_gets_through_fails_with_what_was_wrong() {
         let mut core = connected(2);
+        assert_eq!(core.poll_trouble(), None);
         core.handle_disconnected(Time::ZERO, 1, "no route to n1".to_owned());
+        assert_eq!([core.poll_trouble().map(str::len), core.poll_trouble().map(str::len)], [Some(14), None], "once");
         outputs(&mut core);
         core.handle_tick(Time::ZERO + Duration::from_secs(121));
         let failed = outputs(&mut core);

@@ -92,6 +92,12 @@ impl Appender {
         }
     }
 
+    /// What last kept a partition's records from being acknowledged, for a person; `None` if nothing did since the last
+    /// acknowledgement.
+    pub fn trouble(&self, partition: PartitionId) -> Option<String> {
+        self.partitions.get(partition.0 as usize)?.get()?.trouble()
+    }
+
     fn choose(&self, record: &Record<'_>) -> Result<PartitionId, ClientError> {
         let partitions = self.partitions.len() as u32;
         let partition = match (record.partition, record.key) {

@@ -60,6 +60,8 @@ pub(super) struct Shared {
     accumulator: Mutex<Accumulator>,
     /// Bytes of records that are not acknowledged.
     in_window: AtomicUsize,
+    /// What went wrong since the last acknowledgement, for a person.
+    trouble: Mutex<Option<String>>,
     /// Nobody can append any more.
     closed: AtomicBool,
     work: Notify,
@@ -71,11 +73,20 @@ impl Shared {
     pub(super) fn new(options: AppendOptions) -> Self {
         let accumulator = Mutex::new(Accumulator::new(options.batch_len_max));
         let (in_window, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { options, accumulator, in_window, closed, work: Notify::new(), space: Notify::new() }
+        let (work, space) = (Notify::new(), Notify::new());
+        Self { options, accumulator, in_window, trouble: Mutex::default(), closed, work, space }
     }
 
     fn accumulator(&self) -> std::sync::MutexGuard<'_, Accumulator> {
         self.accumulator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Waits until the window has room.
@@ -151,6 +162,8 @@ struct Link {
 /// A lane, and the process that it leads to.
 type Connected = Result<(ProcessId, LaneSender, LaneReceiver), ClientError>;
 type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
+/// A producer id for the next batches.
+type Identifying = Pin<Box<dyn Future<Output = Result<i64, AppendFailure>> + Send>>;
 /// Who sequences the partition, if that is known.
 type Inquiry = Pin<Box<dyn Future<Output = Option<NodeAddress>> + Send>>;
 
@@ -167,6 +180,7 @@ pub(super) struct Producer {
     link: Option<Link>,
     connecting: Option<Connecting>,
     inquiry: Option<Inquiry>,
+    identifying: Option<Identifying>,
     round: u32,
 }
 
@@ -176,6 +190,7 @@ enum Event {
     LinkLost(String),
     Connected(Connected),
     Inquired(Option<NodeAddress>),
+    Identified(Result<i64, AppendFailure>),
     Time,
     Closed,
 }
@@ -200,6 +215,7 @@ impl Producer {
             link: None,
             connecting: None,
             inquiry: None,
+            identifying: None,
             round: 0,
         }
     }
@@ -213,11 +229,15 @@ impl Producer {
                 Event::LinkLost(why) => self.handle_link_lost(why),
                 Event::Connected(connected) => self.handle_connected(connected),
                 Event::Inquired(sequencer) => self.handle_inquired(sequencer),
+                Event::Identified(id) => self.handle_identified(id),
                 Event::Closed => return,
             }
             self.core.handle_tick(now());
-            self.make_batches().await;
+            self.make_batches();
             self.drain();
+            if let Some(trouble) = self.core.poll_trouble() {
+                self.shared.set_trouble(Some(trouble.to_owned()));
+            }
         }
     }
 
@@ -228,11 +248,13 @@ impl Producer {
         }
         let timeout = self.core.next_timeout().into_iter().chain(self.linger_until()).min();
         let (link, connecting, inquiry) = (&mut self.link, &mut self.connecting, &mut self.inquiry);
+        let identifying = &mut self.identifying;
         tokio::select! {
             biased;
             event = frames(link) => event,
             connected = pending_or(connecting) => Event::Connected(connected),
             sequencer = pending_or(inquiry) => Event::Inquired(sequencer),
+            id = pending_or(identifying) => Event::Identified(id),
             () = self.shared.work.notified() => Event::Work,
             () = sleep_until(timeout) => Event::Time,
         }
@@ -241,30 +263,51 @@ impl Producer {
     /// When the open batch has waited long enough, if it waits for company.
     fn linger_until(&self) -> Option<Time> {
         let accumulator = self.shared.accumulator();
-        let lingers = !self.shared.options.linger.is_zero() && !accumulator.is_empty() && self.core.wants_batch();
+        let can_be_made = self.identifying.is_none() && self.core.wants_batch();
+        let lingers = !self.shared.options.linger.is_zero() && !accumulator.is_empty() && can_be_made;
         lingers.then(|| accumulator.opened_at + self.shared.options.linger)
     }
 
     /// Makes batches of what waits, as long as the core wants them.
-    async fn make_batches(&mut self) {
+    fn make_batches(&mut self) {
         while self.core.wants_batch() {
             let linger = self.shared.options.linger;
-            let closed = {
-                let mut accumulator = self.shared.accumulator();
-                let waits = !linger.is_zero() && !accumulator.has_full() && accumulator.opened_at + linger > now();
-                if waits { None } else { accumulator.take() }
-            };
-            let Some(closed) = closed else { return };
-            if self.stamp.is_none() {
-                match self.ids.next().await {
-                    Ok(id) => self.stamp = Some(ProducerStamp { id, epoch: 0, base_sequence: 0 }),
-                    Err(error) => {
-                        self.fail(&closed, &error);
-                        continue;
-                    }
-                }
+            let mut accumulator = self.shared.accumulator();
+            let waits = !linger.is_zero() && !accumulator.has_full() && accumulator.opened_at + linger > now();
+            if waits || accumulator.is_empty() {
+                return;
             }
+            if self.stamp.is_none() {
+                drop(accumulator);
+                return self.identify();
+            }
+            let Some(closed) = accumulator.take() else { return };
+            drop(accumulator);
             self.make_batch(closed);
+        }
+    }
+
+    /// Asks for a producer id, without which there is no batch.
+    fn identify(&mut self) {
+        let (ids, shared) = (self.ids.clone(), self.shared.clone());
+        self.identifying.get_or_insert_with(|| {
+            Box::pin(async move {
+                let patience = shared.options.delivery_timeout;
+                identify(patience, || ids.next(), |trouble| shared.set_trouble(Some(trouble))).await
+            })
+        });
+    }
+
+    fn handle_identified(&mut self, id: Result<i64, AppendFailure>) {
+        self.identifying = None;
+        let mut failure = match id {
+            Ok(id) => return self.stamp = Some(ProducerStamp { id, epoch: 0, base_sequence: 0 }),
+            Err(failure) => failure,
+        };
+        loop {
+            let Some(closed) = self.shared.accumulator().take() else { return };
+            closed.state.complete(Err(std::mem::replace(&mut failure, AppendFailure::Behind)));
+            self.shared.give_back(closed.counted);
         }
     }
 
@@ -281,12 +324,6 @@ impl Producer {
         self.shared.accumulator().recycle(closed.builder);
         let number = self.core.handle_batch(now(), bytes);
         self.sent.insert(number, Sent { state: closed.state, counted: closed.counted });
-    }
-
-    fn fail(&self, closed: &Closed, error: &ClientError) {
-        let (after, last) = (self.shared.options.delivery_timeout, error.to_string());
-        closed.state.complete(Err(AppendFailure::TimedOut { after, last }));
-        self.shared.give_back(closed.counted);
     }
 
     fn drain(&mut self) {
@@ -330,9 +367,10 @@ impl Producer {
 
     fn done(&mut self, batch: u64, outcome: Result<AppendOk, AppendFailure>) {
         let Some(sent) = self.sent.remove(&batch) else { return };
-        if outcome.is_err() {
+        match outcome {
+            Ok(_) => self.shared.set_trouble(None),
             // What follows must not be taken for its continuation.
-            self.stamp = None;
+            Err(_) => self.stamp = None,
         }
         sent.state.complete(outcome);
         self.shared.give_back(sent.counted);
@@ -387,6 +425,35 @@ async fn pending_or<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send
     }
 }
 
+/// A producer id, asked for until there is one, there never will be, or patience is over. `tell` hears of what went wrong.
+async fn identify<F: Future<Output = Result<i64, ClientError>>>(
+    patience: Duration,
+    next: impl Fn() -> F,
+    tell: impl Fn(String),
+) -> Result<i64, AppendFailure> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let began = now();
+    let deadline = began + patience;
+    let mut last = "the metadata tier gave no producer id".to_owned();
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = next() => next,
+            () = sleep_until(Some(deadline)) => return Err(AppendFailure::NotSent { after: patience, last }),
+        };
+        let error = match next {
+            Ok(id) => return Ok(id),
+            Err(error) => error,
+        };
+        last = error.to_string();
+        tell(last.clone());
+        if !error.is_transient() && !matches!(error, ClientError::TimedOut { .. }) {
+            return Err(AppendFailure::NotSent { after: now().since(began), last });
+        }
+        sleep_until(Some(deadline.min(now() + PAUSE))).await;
+    }
+}
+
 /// An append lane to the partition's sequencer: to the node that somebody named, or to whom the cluster names.
 async fn connect(directory: Arc<Directory>, partition: PartitionUid, hint: Option<NodeId>) -> Connected {
     let named = match hint {
@@ -426,5 +493,43 @@ impl ProducerIds {
             *left = self.directory.producer_ids(Self::AT_ONCE).await?;
         }
         left.next().ok_or(ClientError::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_is_asked_for_as_long_as_a_record_may_take() {
+        let (told, asked) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+        let tell = |trouble| told.lock().unwrap().push(trouble);
+        let lost = || ClientError::Lost("n1 is gone".to_owned());
+        let third = || {
+            let found = asked.fetch_add(1, Ordering::Relaxed) == 2;
+            std::future::ready(if found { Ok(7) } else { Err(lost()) })
+        };
+        assert_eq!(identify(Duration::from_secs(60), third, tell).await, Ok(7));
+        assert_eq!(told.lock().unwrap().len(), 2);
+
+        let patience = Duration::from_millis(200);
+        let failure = identify(patience, || std::future::ready(Err(lost())), tell).await.unwrap_err();
+        assert_eq!(failure, AppendFailure::NotSent { after: patience, last: lost().to_string() });
+        assert!(
+            failure.to_string().contains("not sent within 0.2 s (last trouble: the connection was lost: n1 is gone)")
+        );
+        let silent = std::future::pending;
+        assert!(
+            matches!(identify(patience, silent, tell).await, Err(AppendFailure::NotSent { after, .. }) if after == patience)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_really_passed_is_what_is_told() {
+        let closed = || std::future::ready(Err(ClientError::Closed));
+        let Err(AppendFailure::NotSent { after, last }) = identify(Duration::from_secs(60), closed, drop).await else {
+            panic!("it never comes")
+        };
+        assert!(after < Duration::from_secs(30) && last == "the client is closed", "{after:?} {last}");
     }
 }

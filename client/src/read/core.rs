@@ -520,7 +520,7 @@ impl ReaderCore {
         self.buffered = 0;
         self.stuck_since = Some(now);
         // What a shard said counts only together with what it sent; that holds for shards that are away now too.
-        for state in self.shards.values_mut().filter(|_| !bug(Bug::RewindKeepsClaims)) {
+        for state in self.shards.values_mut() {
             (state.next, state.unproven_upto) = (self.cursor, Lsn::ZERO);
         }
         let open: Vec<ShardRef> = self.shards.iter().filter(|(_, s)| s.open).map(|(shard, _)| *shard).collect();

@@ -373,3 +373,31 @@ proptest! {
         let _ = parse(frame(key, version, &body));
     }
 }
+
+/// The samples name what is not there, so every answer is an error's: none may be one that its version cannot express.
+#[test]
+#[ignore = "needs a node: KAFKA_SERVER=host:port cargo test -p dlog-kafka -- --ignored"]
+fn a_node_answers_every_version_of_every_request() {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    let server = std::env::var("KAFKA_SERVER").expect("KAFKA_SERVER says where the node is");
+    let mut unanswered = Vec::new();
+    for (key, version, body) in every_sample() {
+        let mut socket = std::net::TcpStream::connect(&server).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        // The sample of a Produce asks for no answer, so another request follows it.
+        for request in [frame(key, version, &body), frame(ApiKey::ApiVersions, 0, b"")] {
+            let len = (request.len() as i32).to_be_bytes();
+            // What was closed meanwhile answers nothing.
+            let _ = socket.write_all(&[&len[..], &request[..]].concat());
+        }
+        let mut head = [0; 8];
+        let answered = socket.read_exact(&mut head);
+        // acks=0, and the topic is not there: the connection is closed.
+        if answered.is_err() != (key == ApiKey::Produce) || answered.is_ok() && head[4..] != 77i32.to_be_bytes() {
+            unanswered.push((key, version, answered));
+        }
+    }
+    assert!(unanswered.is_empty(), "{unanswered:?}");
+}

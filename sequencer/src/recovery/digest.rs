@@ -151,10 +151,11 @@ impl Digest {
         (block.last_esn >= esn).then_some(block)
     }
 
-    /// Blocks that recovery has to look after: those up to `end` that nobody says are settled.
+    /// Blocks that recovery has to look after: those up to `end` that nobody says are settled or trimmed.
     pub(crate) fn unsettled(&self, end: Esn) -> impl Iterator<Item = &HeldBlock> {
-        let settled = self.settled;
-        self.blocks.values().filter(move |block| block.first_esn > settled && block.last_esn <= end)
+        let (settled, trim) = (self.settled, self.trim);
+        let is_kept = move |block: &&HeldBlock| block.first_esn > settled && block.last_esn > trim;
+        self.blocks.values().filter(move |block| is_kept(block) && block.last_esn <= end)
     }
 }
 

@@ -59,6 +59,8 @@ struct BlockRepair {
     payload: Option<Block>,
     /// From whom the payload was asked.
     fetching_from: Option<usize>,
+    /// Holders that could not read it. Asked again when all are in here: a disk's error may pass.
+    unreadable: MemberSet,
     wave: u32,
     plan: Plan,
     asked: MemberSet,
@@ -72,6 +74,7 @@ impl BlockRepair {
             held,
             payload: None,
             fetching_from: None,
+            unreadable: MemberSet::EMPTY,
             wave: 0,
             plan: Plan::default(),
             asked: MemberSet::EMPTY,
@@ -164,7 +167,12 @@ impl Repair {
     }
 
     fn fetch(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
-        let Some(from) = block.held.holders().intersection(cx.usable).iter().next() else { return };
+        let holders = block.held.holders().intersection(cx.usable);
+        let Some(from) = holders.without(block.unreadable).iter().next() else {
+            // Asked again when the block's time comes.
+            block.unreadable = MemberSet::EMPTY;
+            return;
+        };
         block.fetching_from = Some(from);
         let ShardRef { shard, incarnation } = cx.entry.nodeset.shard_ref(from);
         let target = FetchTarget::Records { epoch: cx.entry.epoch, first_esn: block.held.first_esn };
@@ -212,9 +220,8 @@ impl Repair {
             block.fetching_from = None;
             match payload.filter(|payload| payload.header().crc == block.held.crc) {
                 Some(payload) => block.payload = Some(payload),
-                // It does not have the block after all, or has it damaged.
                 None => {
-                    block.held.copies.remove(&from);
+                    block.unreadable.insert(from);
                 }
             }
             self.ask(&mut block, cx);

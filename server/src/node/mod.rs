@@ -12,6 +12,7 @@ mod control;
 mod controller;
 mod core;
 mod heartbeats;
+mod introduction;
 mod kafka;
 mod metrics;
 mod peers;
@@ -19,22 +20,21 @@ mod probe;
 mod proposer;
 mod registration;
 mod retention;
+mod settings;
 mod shards;
 mod trust;
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::pool::Pool;
-use dlog_metadata::{Metadata, MetadataConfig, Snapshots, Timings};
+use dlog_metadata::Metadata;
 use dlog_proto::transport::{
-    Admission, ConnectionClass, ConnectorConfig, Hello, ListenError, ListenerConfig, PROTOCOL_MAX, PROTOCOL_MIN,
-    PeerIdentity, QuicConnector, QuicListener, Refused, TlsError, Welcome, close_code,
+    ConnectionClass, ConnectorConfig, ListenError, NodeCert, QuicConnector, QuicListener, TlsError, close_code,
 };
-use dlog_proto::{ClusterId, NodeId, ProcessId};
-use dlog_sequencer::Settings;
+use dlog_proto::wire::AliveNode;
+use dlog_proto::{NodeId, ProcessId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -43,13 +43,14 @@ use self::control::{ControlPlane, ShardReaders};
 use self::controller::Controller;
 use self::core::{CoreHandle, CoreSetup, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
+use self::introduction::{Introduction, SOFTWARE};
 use self::kafka::{KafkaServer, NodeBroker};
 pub(crate) use self::metrics::NodeMetrics;
 use self::metrics::{CoreCounters, Sources};
 use self::peers::Peers;
-use self::proposer::{Carrier, Proposer, Requests};
-use self::registration::Registrar;
+use self::proposer::{Ask, Carrier, Proposer, Requests};
 pub(crate) use self::registration::RegistrationError;
+use self::registration::{Joined, Registrar};
 use self::retention::Keeper;
 use self::shards::ShardDir;
 pub(crate) use self::trust::TrustError;
@@ -63,7 +64,6 @@ const HAND_OVER_TIME: Duration = Duration::from_millis(1500);
 const FAREWELL_TIME: Duration = Duration::from_millis(300);
 /// For connections to other nodes. One that was down is tried anew, rather than waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const SOFTWARE: &str = concat!("dlog ", env!("CARGO_PKG_VERSION"));
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub enum NodeError {
     Tls(#[from] TlsError),
     #[error("cannot resolve {address} (listen): {error}")]
     Unresolved { address: String, error: io::Error },
-    #[error("{0}; choose one with --listen")]
+    #[error("{0} with --listen")]
     Listen(#[from] ListenError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -105,14 +105,23 @@ pub enum NodeError {
 
 /// A node that serves.
 pub(crate) struct Node {
-    process: ProcessId,
-    metadata: Metadata,
-    cores: Vec<CoreHandle>,
+    parts: Parts,
     listener: Arc<QuicListener>,
-    peers: Arc<Peers>,
-    shards: Arc<ShardReaders>,
     kafka: KafkaServer,
     tasks: JoinSet<()>,
+}
+
+/// What most of a node's tasks have a share of.
+#[derive(Clone)]
+struct Parts {
+    config: Arc<Config>,
+    process: ProcessId,
+    metadata: Metadata,
+    peers: Arc<Peers>,
+    cores: Vec<CoreHandle>,
+    shards: Arc<ShardReaders>,
+    requests: Arc<Requests>,
+    tails: Tails,
 }
 
 impl Node {
@@ -125,165 +134,191 @@ impl Node {
         waits_for: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, NodeError> {
         let process = ProcessId::random();
-        let voters = voters(&config)?;
-        let trust::Identity { cert, trust } = trust::Identity::load(&config)?;
-        let listener = Arc::new(bind(&config, &cert).await?);
+        let voters = settings::voters(&config)?;
+        let identity = trust::Identity::load(&config)?;
+        let listener = Arc::new(bind(&config, &identity.cert).await?);
         let kafka_listener = KafkaServer::bind(&config).await?;
         let cores = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
-        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| CoreHandle::new()).unzip();
-        let introduction = Arc::new(Introduction {
-            cluster: OnceLock::new(),
-            welcome: Welcome {
-                protocol: PROTOCOL_MAX,
-                cluster: None,
-                node: config.node_id,
-                process,
-                cores: cores as u16,
-                software: SOFTWARE.to_owned(),
-            },
-        });
-        if let Some(cluster) = data_dir.cluster() {
-            introduction.know(cluster);
-        }
-        let hello = hello(&config, process, data_dir.cluster());
-        let connecting = ConnectorConfig { connect_timeout: CONNECT_TIMEOUT, ..ConnectorConfig::default() };
-        let connector = || QuicConnector::new(trust.clone(), Some(&cert), connecting.clone());
-        let peers = Peers::new(Pool::new(connector()?, hello.clone()));
-        let metadata = Metadata::start(metadata_config(&config, &data_dir, process, voters), peers.clone()).await?;
+        let introduction = Arc::new(Introduction::new(config.node_id, process, cores, data_dir.cluster()));
+        let peers = Peers::new(Pool::new(connector(&identity)?, introduction.hello()));
+        let tier = settings::metadata_config(&config, &data_dir, process, voters);
+        let metadata = Metadata::start(tier, peers.clone()).await?;
 
-        let (suspects, mut suspected) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
         let (proposer, asks) = Proposer::new();
-        let settings = Arc::new(sequencer_settings(&config));
-        let counters: Vec<Arc<CoreCounters>> = handles.iter().map(|_| Arc::default()).collect();
-        let tails = Tails::default();
-        for (index, (me, inbox)) in handles.iter().zip(inboxes).enumerate() {
+        let (suspects, suspected) = mpsc::unbounded_channel();
+        tasks.spawn(pass_on(suspected, metadata.clone()));
+        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| CoreHandle::new()).unzip();
+        let parts = Parts {
+            config,
+            process,
+            metadata,
+            peers,
+            cores: handles,
+            shards: Arc::default(),
+            requests: Arc::new(Requests::new(process)),
+            tails: Tails::default(),
+        };
+        let counters = parts.start_cores(inboxes, &introduction, &identity, &proposer, &suspects)?;
+        let (metadata, shards) = (parts.metadata.clone(), parts.shards.clone());
+        metrics.set(Sources { metadata, cores: counters, shards });
+        tasks.spawn(accept(listener.clone(), parts.control_plane(), introduction.clone()));
+
+        let registrar = parts.registrar(data_dir, Arc::new(waits_for));
+        let joined = parts.join(&registrar, stop.clone()).await?;
+        introduction.know(joined.cluster);
+        parts.serve_shards(joined.shards);
+        parts.spawn_tasks(&mut tasks, asks, &registrar, &stop);
+        registrar.say_waiting("the metadata leader to hear that this node lives");
+        parts.lives(stop).await?;
+        let kafka = KafkaServer::start(&parts.config, kafka_listener, parts.kafka_broker())?;
+        Ok(Self { parts, listener, kafka, tasks })
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.parts.metadata
+    }
+
+    /// Hands over what it sequences, closes the shards, says goodbye.
+    pub(crate) async fn stop(mut self) {
+        let _ = timeout(HAND_OVER_TIME, self.parts.handed_over()).await;
+        drop(self.kafka);
+        self.parts.shards.clear();
+        for core in &self.parts.cores {
+            core.stop().await;
+        }
+        self.tasks.abort_all();
+        self.parts.metadata.shutdown().await;
+        self.parts.peers.close();
+        self.listener.close(close_code::SHUTDOWN, "the node is stopping");
+        let _ = timeout(FAREWELL_TIME, self.listener.drained()).await;
+    }
+}
+
+impl Parts {
+    fn start_cores(
+        &self,
+        inboxes: Vec<mpsc::UnboundedReceiver<Input>>,
+        introduction: &Arc<Introduction>,
+        identity: &trust::Identity,
+        proposer: &Proposer,
+        suspects: &mpsc::UnboundedSender<(NodeId, ProcessId)>,
+    ) -> Result<Vec<Arc<CoreCounters>>, NodeError> {
+        let settings = Arc::new(settings::sequencer_settings(&self.config));
+        let counters: Vec<Arc<CoreCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
+        for (index, (me, inbox)) in (0_u16..).zip(self.cores.iter().zip(inboxes)) {
             let reach = Reach {
-                node: config.node_id,
-                hello: hello.clone(),
-                connector: connector()?,
-                own_cores: handles.clone(),
+                node: self.config.node_id,
+                hello: introduction.hello(),
+                connector: connector(identity)?,
+                own_cores: self.cores.clone(),
                 suspects: suspects.clone(),
             };
-            core::start(CoreSetup {
-                index: index as u16,
+            let setup = CoreSetup {
+                index,
                 me: me.clone(),
                 inbox,
-                counters: counters[index].clone(),
+                counters: counters[usize::from(index)].clone(),
                 admission: introduction.clone(),
                 settings: settings.clone(),
                 proposer: proposer.clone(),
                 reach,
-                tails: tails.clone(),
-            })
-            .map_err(NodeError::Thread)?;
+                tails: self.tails.clone(),
+            };
+            core::start(setup).map_err(NodeError::Thread)?;
         }
+        Ok(counters)
+    }
 
-        let shards = Arc::new(ShardReaders::default());
-        metrics.set(Sources { metadata: metadata.clone(), cores: counters, shards: shards.clone() });
-        let control = ControlPlane { metadata: metadata.clone(), cores: handles.clone(), shards: shards.clone() };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener.clone(), control, introduction.clone()));
-        let suspicious = metadata.clone();
-        tasks.spawn(async move {
-            while let Some((node, process)) = suspected.recv().await {
-                suspicious.handle_suspect(node, process);
-            }
-        });
+    fn control_plane(&self) -> ControlPlane {
+        ControlPlane { metadata: self.metadata.clone(), cores: self.cores.clone(), shards: self.shards.clone() }
+    }
 
-        let requests = Arc::new(Requests::new(process));
-        let kafka_requests = requests.clone();
-        let registrar = Registrar {
-            config: config.clone(),
+    fn kafka_broker(&self) -> NodeBroker {
+        NodeBroker {
+            node: self.config.node_id,
+            metadata: self.metadata.clone(),
+            cores: self.cores.clone(),
+            tails: self.tails.clone(),
+            requests: self.requests.clone(),
+        }
+    }
+
+    fn registrar(&self, data_dir: Arc<DataDir>, waits_for: Arc<dyn Fn(&str) + Send + Sync>) -> Registrar {
+        Registrar {
+            config: self.config.clone(),
             data_dir,
-            process,
-            cores: cores as u16,
-            metadata: metadata.clone(),
-            requests: requests.clone(),
-            waits_for: Arc::new(waits_for),
-        };
-        let dirs = ShardDir::all(&config, &registrar.data_dir);
-        let mut stop_asked = stop.clone();
-        let joined = tokio::select! {
-            joined = registrar.join(dirs) => joined?,
-            said = peers.foreign() => return Err(NodeError::OtherCluster(said)),
-            () = stop_asked.requested() => return Err(NodeError::Stopped),
-        };
-        introduction.know(joined.cluster);
-        for (dir, incomplete_before) in joined.shards {
-            let core = &handles[usize::from(dir.shard.shard) % handles.len()];
-            if let Some(shard) = dir.start(&config, incomplete_before, core) {
-                shards.insert(shard.shard_ref(), shard.committer.clone());
+            process: self.process,
+            cores: self.cores.len() as u16,
+            metadata: self.metadata.clone(),
+            requests: self.requests.clone(),
+            waits_for,
+        }
+    }
+
+    async fn join(&self, registrar: &Registrar, mut stop: Stop) -> Result<Joined, NodeError> {
+        let dirs = ShardDir::all(&self.config, &registrar.data_dir);
+        tokio::select! {
+            joined = registrar.join(dirs) => Ok(joined?),
+            said = self.peers.foreign() => Err(NodeError::OtherCluster(said)),
+            () = stop.requested() => Err(NodeError::Stopped),
+        }
+    }
+
+    fn serve_shards(&self, open: Vec<(ShardDir, u64)>) {
+        for (dir, incomplete_before) in open {
+            let core = &self.cores[usize::from(dir.shard.shard) % self.cores.len()];
+            if let Some(shard) = dir.start(&self.config, incomplete_before, core) {
+                self.shards.insert(shard.shard_ref(), shard.committer.clone());
                 core.tell(Input::Shard(Box::new(shard)));
             }
         }
+    }
 
+    /// What goes on as long as the node serves.
+    fn spawn_tasks(
+        &self,
+        tasks: &mut JoinSet<()>,
+        asks: mpsc::UnboundedReceiver<Ask>,
+        registrar: &Registrar,
+        stop: &Stop,
+    ) {
+        let Self { config, process, metadata, peers, cores, shards, requests, .. } = self.clone();
         let node = config.node_id;
-        let keeper_requests = requests.clone();
-        let carrier = Carrier { node, process, metadata: metadata.clone(), requests, cores: handles.clone() };
+        let carrier =
+            Carrier { node, process, metadata: metadata.clone(), requests: requests.clone(), cores: cores.clone() };
         tasks.spawn(carrier.run(asks));
         let forgotten = Arc::new(Notify::new());
-        tasks.spawn(Controller::new(node, process, metadata.clone(), handles.clone(), forgotten.clone()).run());
-        let again = registrar.clone();
+        tasks.spawn(Controller::new(node, process, metadata.clone(), cores.clone(), forgotten.clone()).run());
+        let registrar = registrar.clone();
         tasks.spawn(async move {
             loop {
                 forgotten.notified().await;
-                again.register_again().await;
+                registrar.register_again().await;
             }
         });
-        let keeper = Keeper {
-            node,
-            metadata: metadata.clone(),
-            shards: shards.clone(),
-            cores: handles.clone(),
-            requests: keeper_requests,
-        };
-        tasks.spawn(keeper.run());
-        let heartbeats = Heartbeats {
-            node,
-            process,
-            interval: config.metadata.heartbeat_ms.duration(),
-            metadata: metadata.clone(),
-            peers: peers.clone(),
-            stop: stop.clone(),
-        };
-        tasks.spawn(heartbeats.run());
-        registrar.say_waiting("the metadata leader to hear that this node lives");
+        tasks.spawn(Keeper { node, metadata: metadata.clone(), shards, cores, requests }.run());
+        let (interval, stop) = (config.metadata.heartbeat_ms.duration(), stop.clone());
+        tasks.spawn(Heartbeats { node, process, interval, metadata, peers, stop }.run());
+    }
+
+    /// Waits until this process counts as alive.
+    async fn lives(&self, mut stop: Stop) -> Result<(), NodeError> {
+        let mut updates = self.metadata.liveness_updates();
+        let is_this = |alive: &AliveNode| alive.node == self.config.node_id && alive.process == self.process;
         tokio::select! {
-            () = lives(&metadata, node, process) => {}
-            () = stop_asked.requested() => return Err(NodeError::Stopped),
+            _ = updates.wait_for(|liveness| liveness.alive.iter().any(is_this)) => Ok(()),
+            () = stop.requested() => Err(NodeError::Stopped),
         }
-        let broker =
-            NodeBroker { node, metadata: metadata.clone(), cores: handles.clone(), tails, requests: kafka_requests };
-        let kafka = KafkaServer::start(&config, kafka_listener, broker)?;
-        Ok(Self { process, metadata, cores: handles, listener, peers, shards, kafka, tasks })
-    }
-
-    pub(crate) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    /// Hands over what it sequences, closes the shards, says goodbye.
-    pub(crate) async fn stop(mut self, node: NodeId) {
-        let _ = timeout(HAND_OVER_TIME, self.handed_over(node)).await;
-        drop(self.kafka);
-        self.shards.clear();
-        for core in &self.cores {
-            core.stop().await;
-        }
-        self.tasks.abort_all();
-        self.metadata.shutdown().await;
-        self.peers.close();
-        self.listener.close(close_code::SHUTDOWN, "the node is stopping");
-        let _ = timeout(FAREWELL_TIME, self.listener.drained()).await;
     }
 
     /// Waits until other nodes sequence what this one did, if there are any.
-    async fn handed_over(&self, node: NodeId) {
+    async fn handed_over(&self) {
         loop {
             let (view, liveness) = (self.metadata.view(), self.metadata.liveness());
-            let others = liveness.alive.iter().any(|alive| alive.node != node && !alive.stopping);
-            let mine =
-                view.partitions().any(|(_, p)| p.newest().is_some_and(|(_, _, process)| process == self.process));
+            let others = liveness.alive.iter().any(|alive| alive.node != self.config.node_id && !alive.stopping);
+            let is_mine = |process: ProcessId| process == self.process;
+            let mine = view.partitions().any(|(_, p)| p.newest().is_some_and(|(_, _, process)| is_mine(process)));
             if !others || !mine {
                 return;
             }
@@ -292,43 +327,22 @@ impl Node {
     }
 }
 
-/// Who this node is, to those who connect.
-struct Introduction {
-    /// Once it is known.
-    cluster: OnceLock<ClusterId>,
-    welcome: Welcome,
+fn connector(identity: &trust::Identity) -> Result<QuicConnector, TlsError> {
+    let config = ConnectorConfig { connect_timeout: CONNECT_TIMEOUT, ..ConnectorConfig::default() };
+    QuicConnector::new(identity.trust.clone(), Some(&identity.cert), config)
 }
 
-impl Introduction {
-    fn know(&self, cluster: ClusterId) {
-        let _ = self.cluster.set(cluster);
+/// Tells the metadata tier of processes that seem dead.
+async fn pass_on(mut suspected: mpsc::UnboundedReceiver<(NodeId, ProcessId)>, metadata: Metadata) {
+    while let Some((node, process)) = suspected.recv().await {
+        metadata.handle_suspect(node, process);
     }
 }
 
-impl Admission for Introduction {
-    fn admit(&self, hello: &Hello, peer: &PeerIdentity) -> Result<Welcome, Refused> {
-        Welcome { cluster: self.cluster.get().copied(), ..self.welcome.clone() }.answer(hello, peer)
-    }
-}
-
-fn hello(config: &Config, process: ProcessId, cluster: Option<ClusterId>) -> Hello {
-    Hello {
-        protocol_min: PROTOCOL_MIN,
-        protocol_max: PROTOCOL_MAX,
-        cluster,
-        node: Some(config.node_id),
-        process: Some(process),
-        expect_node: None,
-        software: SOFTWARE.to_owned(),
-    }
-}
-
-async fn bind(config: &Config, cert: &dlog_proto::transport::NodeCert) -> Result<QuicListener, NodeError> {
+async fn bind(config: &Config, cert: &NodeCert) -> Result<QuicListener, NodeError> {
     let resolved = crate::address::resolve(&config.listen).await;
     let address = resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
-    let limits =
-        ListenerConfig { connections_max: config.limits.connections_max as usize, ..ListenerConfig::default() };
-    Ok(QuicListener::bind(address, cert, limits)?)
+    Ok(QuicListener::bind(address, cert, settings::listener_config(config))?)
 }
 
 /// Hands connections to the threads that will own them.
@@ -342,63 +356,5 @@ async fn accept(listener: Arc<QuicListener>, control: ControlPlane, introduction
                 tokio::spawn(control.clone().accept(incoming, introduction.clone()));
             }
         }
-    }
-}
-
-/// Waits until this process counts as alive.
-async fn lives(metadata: &Metadata, node: NodeId, process: ProcessId) {
-    let mut updates = metadata.liveness_updates();
-    let is_there = |liveness: &dlog_proto::wire::Liveness| {
-        liveness.alive.iter().any(|alive| alive.node == node && alive.process == process)
-    };
-    let _ = updates.wait_for(is_there).await;
-}
-
-/// Those who vote: the first nodes, an odd number of them where there are enough.
-fn voters(config: &Config) -> Result<BTreeMap<NodeId, String>, NodeError> {
-    let voters = match config.cluster_nodes.len() {
-        few @ 0..=3 => few,
-        4 => 3,
-        _ => 5,
-    };
-    let voting: BTreeMap<_, _> =
-        config.cluster_nodes.iter().take(voters).map(|(node, address)| (node, address.to_string())).collect();
-    if voting.contains_key(&config.node_id) && !config.roles.metadata {
-        return Err(NodeError::VoterWithoutRole { node: config.node_id, voters });
-    }
-    Ok(voting)
-}
-
-fn metadata_config(
-    config: &Config,
-    data_dir: &DataDir,
-    process: ProcessId,
-    voters: BTreeMap<NodeId, String>,
-) -> MetadataConfig {
-    let times = &config.metadata;
-    let (heartbeat, election) = (times.heartbeat_ms.duration(), times.election_ms.duration());
-    let timings = Timings {
-        heartbeat,
-        election_min: election,
-        election_max: election * 2,
-        lease: times.lease_ms.duration(),
-        probe: (heartbeat * 3 / 2).min(times.lease_ms.duration()),
-        ..Timings::default()
-    };
-    let (node, data_dir) = (config.node_id, data_dir.metadata_dir());
-    MetadataConfig { node, process, voters, data_dir, timings, snapshots: Snapshots::default() }
-}
-
-fn sequencer_settings(config: &Config) -> Settings {
-    let defaults = Settings::default();
-    let bytes = |size: crate::config::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
-    Settings {
-        batch_limits: dlog_proto::record::BatchLimits {
-            batch_len_max: bytes(config.limits.batch_bytes_max),
-            ..defaults.batch_limits
-        },
-        block_len_target: bytes(config.limits.block_bytes),
-        window_bytes_max: bytes(config.limits.append_window_bytes),
-        ..defaults
     }
 }

@@ -5,6 +5,7 @@ mod acknowledged_is_readable;
 mod calm_is_quiet;
 mod no_duplicates;
 mod no_false_gap;
+pub(crate) mod nothing_after_a_seal;
 pub(crate) mod nothing_beyond_an_end;
 mod offsets_agree;
 mod one_end_per_epoch;
@@ -13,6 +14,7 @@ mod order_and_completeness;
 mod queues_are_bounded;
 mod released_is_durable;
 mod released_stays;
+mod silence_ends_at_settled;
 mod trim_stays_behind_released;
 mod under_replicated_is_on_record;
 
@@ -77,6 +79,7 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
                 _ => Ok(()),
             }
         }
+        Claim::Silent { partition, upto } => silence_ends_at_settled::check(ledger, partition, upto),
         Claim::Trimmed { trim, released } => trim_stays_behind_released::check(trim, released),
     }
     .map_err(|why| format!("{claim:?}: {why}"))

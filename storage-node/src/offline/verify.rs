@@ -16,6 +16,7 @@ use super::counts;
 use super::frames::{Content, Frame, Item};
 use super::{Left, SegmentFile, SegmentState, ShardFiles};
 use crate::config::EngineConfig;
+use crate::disk::boot_id;
 use crate::engine::unmarked;
 use crate::entry::Fate;
 use crate::index::kv::{Direction, Kv, KvError, KvStore};
@@ -216,9 +217,11 @@ impl ShardFiles {
             _ => unmarked(identity, 0),
         };
         let search_len = EngineConfig::default().search_len();
+        // Looked at on another machine, it is as if this one had gone down.
+        let machine = boot_id().unwrap_or(u128::MAX);
         let mut start = |kv: &Arc<dyn Kv>, inventory: &mut Inventory| -> Result<Position, OpenError> {
             inventory.choose(&*self.disk, &**kv)?;
-            let replayed = replay(&**kv, identity, inventory, &marker, search_len)?;
+            let replayed = replay(&**kv, identity, inventory, &marker, machine, search_len)?;
             verdict.torn_bytes = replayed.torn_bytes;
             Ok(replayed.end)
         };

@@ -166,18 +166,20 @@ pub(crate) struct Replayed {
     pub(crate) end: Position,
 }
 
-/// Brings the index up to the end of the log.
+/// Brings the index up to the end of the log. `machine` is the boot id of now.
 pub(crate) fn replay(
     kv: &dyn Kv,
     identity: &Identity,
     inventory: &Inventory,
     marker: &Marker,
+    machine: u128,
     search_len: u32,
 ) -> Result<Replayed, OpenError> {
     let checkpoint = checkpoint(kv)?;
     let begin = checkpoint.map_or(Position::ZERO, |row| row.position);
     let mut replay = Replay {
         search_len,
+        stayed_up: marker.boot == machine,
         kv,
         identity,
         step: Some(Step::new(kv)?),
@@ -254,6 +256,8 @@ fn write_part_again(file: &dyn DiskFile, range: std::ops::Range<u32>, buffer: &m
 struct Replay<'r> {
     /// How far behind damage frames are looked for.
     search_len: u32,
+    /// The machine has not gone down since the directory was in use: only the last write can have been cut short.
+    stayed_up: bool,
     kv: &'r dyn Kv,
     identity: &'r Identity,
     step: Option<Step<'r>>,
@@ -288,13 +292,15 @@ impl Replay<'_> {
         let limit = if is_end { marker.end.offset } else { segment.len };
         let survey = scan::survey(segment, from, limit, self.search_len)?;
         let mark = durable.max(survey.mark);
-        let durable_upto = match mark.segment.cmp(&segment.id) {
+        let synced_upto = match mark.segment.cmp(&segment.id) {
             Ordering::Less => 0,
             Ordering::Equal => mark.offset,
             Ordering::Greater => u32::MAX,
         };
+        // A killed process leaves what it wrote, from the front: what is broken before the last frame is damage.
+        let durable_upto = if self.stayed_up { synced_upto.max(survey.last) } else { synced_upto };
         if !is_end {
-            write_again(segment, durable_upto..survey.end)?;
+            write_again(segment, synced_upto..survey.end)?;
         }
         let scanned = self.scan(segment, scan::Range { from, durable_upto, frames_end: survey.end })?;
         self.indexed = Position::new(segment.id, scanned.end);

@@ -1,6 +1,7 @@
 //! Reading one segment again, frame by frame, and telling loss from a torn tail.
 //!
-//! Every place before `durable_upto` was durable once: whatever is broken there is *loss*. Whatever is broken behind it was
+//! Every place before `durable_upto` was durable once, or was surely written by a process that was killed on a machine that
+//! stayed up: whatever is broken there is *loss*. Whatever is broken behind it was
 //! never promised to anybody: the log ends there, and frames that did survive further on are dropped with it, so that what
 //! is left is a prefix of what was written.
 
@@ -33,6 +34,8 @@ pub(crate) struct Scanned {
 pub(crate) struct Survey {
     /// Highest durable mark of a commit.
     pub(crate) mark: Position,
+    /// The last frame begins here.
+    pub(crate) last: u32,
     /// Behind the last frame.
     pub(crate) end: u32,
 }
@@ -41,10 +44,10 @@ pub(crate) struct Survey {
 /// can only be so much.
 pub(crate) fn survey(segment: &Segment, from: u32, limit: u32, search_len: u32) -> io::Result<Survey> {
     let mut walk = segment.walk(from..limit)?;
-    let mut survey = Survey { mark: Position::ZERO, end: from };
+    let mut survey = Survey { mark: Position::ZERO, last: from, end: from };
     loop {
         while let Some(found) = walk.next() {
-            survey.end = found.end();
+            (survey.last, survey.end) = (found.offset, found.end());
             match found.head {
                 Head::Commit(commit) => survey.mark = survey.mark.max(commit.durable),
                 Head::End => return Ok(survey),

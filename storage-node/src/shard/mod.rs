@@ -299,6 +299,8 @@ impl ShardCore {
         };
         // Recovery stores are synced whatever the log says (trap C7b).
         let sync = store.sync || (store.mode != StoreMode::Append && !bug(Bug::RecoveryStoresCached));
+        // A placement is synced like an amend: its block may be flushed already, and the mark says nothing of which placement it had.
+        let sync = sync || admitted == Admitted::Placement;
         let answer = self.store_answer(store, &block, Ok(Kept::Cached));
         let (partition, epoch, first_esn) = (header.partition, header.epoch, header.first_esn);
         let seq = match admitted {

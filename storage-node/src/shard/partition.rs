@@ -127,6 +127,10 @@ impl PartitionState {
         if mode == StoreMode::Append && header.last_esn() <= self.settled_in(header.epoch) {
             return Err(StoreRefusal::Settled);
         }
+        if header.last_lsn() <= self.meta.trim {
+            // It comes late: nobody is told of it any more, so that nobody asks for it.
+            return Ok(Admitted::Block);
+        }
         let BlockHeader { span, crc, .. } = *header;
         let held = Held { span, crc, len: header.block_len() as u32, placement: placement.clone(), seq };
         self.unsettled.insert(header.first_lsn(), held);

@@ -84,10 +84,8 @@ impl Rig {
         let (shard, mode) = (self.core.shard(), StoreMode::Append);
         let (epoch, first_esn) = (Epoch(epoch), Esn(first));
         let incarnation = Incarnation(7);
-        self.core.handle_amend(
-            ME,
-            Amend { shard, incarnation, partition: PARTITION, epoch, first_esn, mode, placement },
-        );
+        self.core
+            .handle_amend(ME, Amend { shard, incarnation, partition: PARTITION, epoch, first_esn, mode, placement });
         self.said()
     }
 
@@ -100,11 +98,8 @@ impl Rig {
     }
 
     fn release(&mut self, released: Lsn, ends: &[(u32, u32)]) -> Vec<String> {
-        let end = |(epoch, last): &(u32, u32)| EpochEnd {
-            epoch: Epoch(*epoch),
-            last_esn: Esn(*last),
-            authoritative: true,
-        };
+        let end =
+            |(epoch, last): &(u32, u32)| EpochEnd { epoch: Epoch(*epoch), last_esn: Esn(*last), authoritative: true };
         let ends = ends.iter().map(end).collect();
         let partitions = vec![PartitionRelease { partition: PARTITION, released, settled: Esn::ZERO, ends }];
         self.core.handle_release(Release { shard: self.core.shard(), incarnation: Incarnation(7), partitions });
@@ -188,7 +183,7 @@ fn what_is_flushed_is_told_up_to_the_first_block_that_is_not() {
     let mut rig = Rig::new();
     assert_eq!(rig.store(StoreMode::Append, (1, 5, 1), false), [""; 0]);
     let first = rig.written;
-    assert_eq!(rig.core.poll_output().is_none(), true);
+    assert!(rig.core.poll_output().is_none());
     rig.core.handle_progress(first, EntrySeq(0));
     assert_eq!(rig.said(), ["e1n5 Cached"]);
     rig.store(StoreMode::Append, (1, 2, 2), false);

@@ -148,6 +148,34 @@ fn a_killed_shard_loses_nothing_to_a_bit_below_its_marks() {
     }
 }
 
+#[test]
+fn a_killed_process_tears_nothing_but_its_last_write() {
+    for esn in 1..=5u32 {
+        let machine = Machine::new();
+        let (mut engine, _) = machine.open();
+        for esn in 1..=5 {
+            engine.append(&[entry(1, esn, 1000)]).unwrap();
+        }
+        engine.sync().unwrap();
+        drop(engine);
+        machine.kill();
+        // Nothing in the log says that it is durable. A bit of one block's body, found by what it is filled with.
+        let name = "00000000000000000001.seg";
+        let bytes = machine.disk.bytes(name).unwrap();
+        let at = bytes.windows(900).position(|window| window.iter().all(|byte| *byte == esn as u8)).unwrap();
+        machine.disk.flip_bit(name, (at as u64 + 50) * 8);
+        let (engine, recovered) = machine.open();
+        let held = engine.reader().read(PARTITIONS[0], Lsn::ZERO, Lsn::MAX, 1 << 20).unwrap().items;
+        let is_damage = |item: &&ReadItem| matches!(item, ReadItem::Damaged { .. });
+        match esn {
+            5 => {
+                assert!(held.len() == 4 && recovered.torn_bytes > 0, "the last may have been cut short: {recovered:?}")
+            }
+            _ => assert_eq!((held.iter().filter(is_damage).count(), recovered.torn_bytes), (1, 0), "{esn}: {held:?}"),
+        }
+    }
+}
+
 /// As [`compare`], not minding the block that came after the truth was taken.
 fn compare_upto(reader: &Reader, truth: &BTreeMap<(PartitionUid, u32), u32>) -> (usize, usize) {
     let mut truth = truth.clone();

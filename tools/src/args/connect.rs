@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use dlog_proto::transport::HostPort;
 
-use super::parse_duration;
+use super::parse_timeout;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
@@ -25,7 +25,14 @@ pub struct ConnectArgs {
     /// <data-dir>/tls/ca.pem.
     #[arg(long, value_name = "FILE", env = "DLOG_CA")]
     pub ca: Option<PathBuf>,
-    /// How long an answer may take: 500ms, 10s, 2m.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub timeout: Duration,
+    /// How long an answer may take: 500ms, 10s, 2m. [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+}
+
+impl ConnectArgs {
+    /// How long an answer may take.
+    pub fn answer_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(10))
+    }
 }

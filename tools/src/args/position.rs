@@ -1,4 +1,5 @@
-//! A place in a log as people name it: `oldest`, `newest`, `e3n42`, `1000`, `2026-01-31T12:00:00Z`, `-5m`, `2h ago`.
+//! A place in a log as people name it: `oldest`, `newest`, `e3n42`, `1000`, `2026-01-31T12:00:00Z`,
+//! `2026-01-31`, `-5m`, `2h ago`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -41,7 +42,9 @@ impl When {
         if let Some(ago) = s.strip_prefix('-').or_else(|| s.strip_suffix("ago").map(str::trim_end)) {
             return parse_duration(ago).ok().map(Self::Ago);
         }
-        let at = OffsetDateTime::parse(s, &Rfc3339).ok()?;
+        let parse = |s: &str| OffsetDateTime::parse(s, &Rfc3339).ok();
+        // A date alone is its midnight in UTC.
+        let at = parse(s).or_else(|| parse(&format!("{s}T00:00:00Z")))?;
         TimestampMs::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self::At)
     }
 }
@@ -49,7 +52,7 @@ impl When {
 impl FromStr for Position {
     type Err = ParseError;
     fn from_str(s: &str) -> Result<Self, ParseError> {
-        const EXPECTED: &str = "a position: oldest, newest, an LSN (e3n42), an offset (1000) or a time (2026-01-31T12:00:00Z, -5m, '2h ago')";
+        const EXPECTED: &str = "a position: oldest, newest, an LSN (e3n42), an offset (1000) or a time (2026-01-31, 2026-01-31T12:00:00Z, -5m, '2h ago')";
         match s {
             "oldest" => return Ok(Self::Oldest),
             "newest" => return Ok(Self::Newest),
@@ -82,6 +85,7 @@ mod tests {
         for text in ["2026-01-31T12:00:00Z", "2026-01-31T13:00:00+01:00", "2026-01-31T12:00:00.0009Z"] {
             assert_eq!(parse(text), Position::Time(When::At(1_769_860_800_000)), "{text}");
         }
+        assert_eq!(parse("2026-01-31"), Position::Time(When::At(1_769_817_600_000)), "midnight");
         assert_eq!(parse("1969-12-31T23:59:59.9995Z"), Position::Time(When::At(-1)), "rounded down, not towards 0");
         let ago = |seconds| Position::Time(When::Ago(Duration::from_secs(seconds)));
         assert_eq!([parse("-5m"), parse("2h ago"), parse("1dago")], [ago(300), ago(7200), ago(86_400)]);
@@ -106,7 +110,9 @@ mod tests {
             "-",
             "+5",
             "99999999999999999999",
-            "2026-01-31",
+            "2026-02-30",
+            "2026-1-31",
+            "2026-01",
             "2026-02-30T00:00:00Z",
         ];
         for bad in bad {

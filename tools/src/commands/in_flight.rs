@@ -56,6 +56,17 @@ impl<T> InFlight<T> {
         self.waiting.push_back(Waiting { ack, len, about });
     }
 
+    /// The next one in order.
+    pub(super) fn oldest(&self) -> Option<&T> {
+        self.waiting.front().map(|waiting| &waiting.about)
+    }
+
+    /// How many, the next one in order first, have failed in a way that makes `which` true.
+    pub(super) fn failed(&self, which: impl Fn(&AppendFailure) -> bool) -> usize {
+        let failed = |waiting: &&Waiting<T>| matches!(waiting.ack.now(), Some(Err(failure)) if which(&failure));
+        self.waiting.iter().take_while(failed).count()
+    }
+
     /// The next one in order, if it has its outcome.
     pub(super) fn pop_settled(&mut self) -> Option<Settled<T>> {
         let outcome = self.waiting.front()?.ack.now()?;

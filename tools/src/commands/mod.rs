@@ -12,15 +12,19 @@ mod log;
 mod read;
 mod segment;
 mod streams;
+mod tls_create;
 
 use dlog_client::{Client, ClientOptions};
 
-use crate::args::{BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCommand, EpochCommand, LogCommand};
+use crate::args::{
+    BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCommand, EpochCommand, LogCommand, TlsCommand,
+};
 use crate::failure::{Failure, Outcome};
 
 pub(crate) async fn run(command: Command) -> Result<Outcome, Failure> {
     match &command {
         Command::Segment(command) => return segment::run(command),
+        Command::Tls(TlsCommand::Create(args)) => return tls_create::run(args).map(|()| Outcome::Done),
         Command::Bench(BenchCommand::Disk(args)) => return bench_disk::run(args).map(|()| Outcome::Done),
         Command::Bench(BenchCommand::Storage(args)) => return bench_storage::run(args).map(|()| Outcome::Done),
         _ => {}
@@ -32,7 +36,8 @@ pub(crate) async fn run(command: Command) -> Result<Outcome, Failure> {
 }
 
 fn client(args: &ConnectArgs) -> Result<Client, Failure> {
-    let ConnectArgs { server, ca, timeout } = args.clone();
+    let timeout = args.answer_timeout();
+    let ConnectArgs { server, ca, .. } = args.clone();
     let software = concat!("dlog ", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(ClientOptions { servers: server, ca_file: ca, timeout, software })?)
 }
@@ -49,7 +54,7 @@ async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure>
         Command::Epoch(EpochCommand::Show(args)) => epoch_show::run(client, &args).await?,
         Command::Copyset(CopysetCommand::Show(args)) => copyset_show::run(client, &args).await?,
         Command::Bench(BenchCommand::Append(args)) => bench::run(client, &args).await?,
-        Command::Segment(_) | Command::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => {
+        Command::Segment(_) | Command::Tls(_) | Command::Bench(BenchCommand::Disk(_) | BenchCommand::Storage(_)) => {
             unreachable!("it needs no client")
         }
     }

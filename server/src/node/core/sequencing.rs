@@ -71,7 +71,12 @@ impl Sequencing {
         let batch = frame.payload.into_contiguous();
         CoreCounters::add(&self.counters.append_batches, 1);
         CoreCounters::add(&self.counters.append_bytes, batch.len() as u64);
-        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, append_time: false, batch });
+        self.host.handle_append(
+            now,
+            now_ms,
+            partition,
+            AppendRequest { token, acks, with_offset, append_time: false, batch },
+        );
         Ok(())
     }
 

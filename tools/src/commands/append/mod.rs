@@ -2,6 +2,7 @@
 //! acknowledgement, and acknowledgements are taken in the order of the lines.
 
 mod chunks;
+mod stall;
 mod tally;
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -11,17 +12,19 @@ use dlog_client::append::partition_of_key;
 use dlog_client::clock::now_ms;
 use dlog_client::{AppendFailure, AppendOptions, Appender, Client, Record};
 use dlog_metadata::state::LogInfo;
+use dlog_proto::wire::AppendError;
 use dlog_proto::{PartitionId, TimestampMs};
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use self::chunks::{Chunks, Lines};
+use self::stall::Stall;
 use self::tally::Tally;
 use super::in_flight::{InFlight, WINDOW_BYTES};
 use crate::args::AppendArgs;
 use crate::failure::Failure;
 use crate::output::human::{count, counted};
-use crate::output::{print, progress};
+use crate::output::{print, progress, tell};
 
 /// Longest batch of a log that does not say `max.message.bytes`; Kafka's default.
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
@@ -45,6 +48,7 @@ pub(crate) async fn run(client: &Client, args: &AppendArgs) -> Result<(), Failur
         lines: Lines::default(),
         in_flight: InFlight::new(args.acks_inflight),
         tally: Tally::new(info.partitions.len()),
+        stall: Stall::new(Instant::now()),
         lsns: args.print_lsn.then(|| BufWriter::with_capacity(64 << 10, io::stdout().lock())),
         progress: progress_of(args),
     };
@@ -56,12 +60,14 @@ pub(crate) async fn run(client: &Client, args: &AppendArgs) -> Result<(), Failur
 }
 
 fn options(args: &AppendArgs, info: &LogInfo) -> AppendOptions {
+    let default = AppendOptions::default();
     AppendOptions {
         compression: args.compression,
         linger: Duration::from_millis(args.linger),
         batch_len_max: args.batch_bytes.min(message_bytes_max(info)) as usize,
         window_bytes_max: WINDOW_BYTES,
-        ..AppendOptions::default()
+        delivery_timeout: args.connect.timeout.unwrap_or(default.delivery_timeout),
+        ..default
     }
 }
 
@@ -173,6 +179,7 @@ struct Session<'a> {
     /// With the partition of each.
     in_flight: InFlight<u32>,
     tally: Tally,
+    stall: Stall,
     /// Where LSNs are printed, if they are.
     lsns: Option<BufWriter<StdoutLock<'static>>>,
     progress: ProgressBar,
@@ -207,6 +214,7 @@ impl Session<'_> {
                     }
                     None => ended = true,
                 },
+                () = self.stall.noticed(), if !self.in_flight.is_empty() => self.tell_stall(),
             }
         }
     }
@@ -232,6 +240,9 @@ impl Session<'_> {
                 Err(error) => return Ok(Some(error.into())),
             };
             self.number = number;
+            if self.in_flight.is_empty() {
+                self.stall = Stall::new(Instant::now());
+            }
             self.in_flight.push(ack, len, partition);
             self.settle()?;
         }
@@ -240,6 +251,7 @@ impl Session<'_> {
 
     /// Takes the acknowledgements that are there.
     fn settle(&mut self) -> Result<(), Failure> {
+        let before = self.tally.records;
         while let Some(settled) = self.in_flight.pop_settled() {
             let appended = settled.outcome.map_err(|failure| self.not_acknowledged(&failure))?;
             self.tally.add(settled.about, appended.lsn, settled.len);
@@ -251,6 +263,9 @@ impl Session<'_> {
                 printed.map_err(|error| output_failed(&error, &self.tally))?;
             }
         }
+        if self.tally.records > before {
+            self.stall = Stall::new(Instant::now());
+        }
         Ok(())
     }
 
@@ -261,20 +276,58 @@ impl Session<'_> {
         flushed.map_err(|error| output_failed(&error, &self.tally))
     }
 
+    /// Says that acknowledgements stay away, and what is known of the reason.
+    fn tell_stall(&mut self) {
+        let partition = self.in_flight.oldest().copied().map(PartitionId);
+        let trouble = partition.and_then(|partition| self.appender.trouble(partition));
+        let text = self.stall.tell(trouble.as_deref());
+        self.progress.suspend(|| tell(text));
+    }
+
     /// The oldest line that waits was not acknowledged.
     fn not_acknowledged(&mut self, failure: &AppendFailure) -> Failure {
         // What was acknowledged before is shown, even now; the failure at hand is the one to tell.
         let _ = self.show();
         let line = self.tally.records + 1;
-        let (last, before) = (line + self.in_flight.len() as u64, acknowledged(&self.tally));
-        let unsure = if last > line { format!("lines {line} to {last} may") } else { format!("line {line} may") };
-        Failure::new(format!("line {line} was not acknowledged: {failure}"))
-            .hint(format!("{before}; {unsure} or may not be stored. `dlog cluster status` shows which nodes are up"))
+        let last = line + self.in_flight.len() as u64;
+        // Those of its batch share its fate.
+        let refused = if is_refused(failure) { 1 + self.in_flight.failed(is_refused) as u64 } else { 0 };
+        let fates = [acknowledged(&self.tally)].into_iter().chain(fates(line, refused, last));
+        let fates = fates.collect::<Vec<_>>().join("; ");
+        let hint = match failure {
+            AppendFailure::Refused(_) if refused > 0 => fates,
+            _ => format!("{fates}. `dlog cluster status` shows which nodes are up"),
+        };
+        Failure::new(format!("line {line} was not acknowledged: {failure}")).hint(hint)
     }
 
     fn stopped_by(&self, failure: Failure) -> Failure {
         failure.hint(format!("{} before it", acknowledged(&self.tally)))
     }
+}
+
+/// Whether a record is surely not stored. A producer's state that is not as expected says nothing about what was stored before.
+fn is_refused(failure: &AppendFailure) -> bool {
+    match failure {
+        AppendFailure::Refused(error) => {
+            matches!(error, AppendError::TooLarge { .. } | AppendError::Invalid { .. } | AppendError::UnknownPartition)
+        }
+        AppendFailure::NotSent { .. } => true,
+        AppendFailure::TimedOut { .. } | AppendFailure::Behind => false,
+    }
+}
+
+/// What became of the lines from `line` to `last`, of which so many were refused.
+fn fates(line: u64, refused: u64, last: u64) -> impl Iterator<Item = String> {
+    let lines = |first: u64, last: u64| match first {
+        first if first == last => format!("line {first}"),
+        _ => format!("lines {first} to {last}"),
+    };
+    let verb = if refused == 1 { "is" } else { "are" };
+    let not_stored = (refused > 0).then(|| format!("{} {verb} not stored", lines(line, line + refused - 1)));
+    let unsure = line + refused;
+    let unsure = (unsure <= last).then(|| format!("{} may or may not be stored", lines(unsure, last)));
+    not_stored.into_iter().chain(unsure)
 }
 
 fn acknowledged(tally: &Tally) -> String {
@@ -294,7 +347,16 @@ fn output_failed(error: &io::Error, tally: &Tally) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::commands::log::testing::log;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: AppendArgs,
+    }
 
     #[test]
     fn nobody_waits_for_what_cannot_come() {
@@ -306,6 +368,43 @@ mod tests {
         assert_eq!(Next::after(&none, &idle, true), Next::End);
         let full: InFlight<()> = InFlight::new(0);
         assert_eq!(Next::after(&some, &full, false), Next::Wait, "for an acknowledgement");
+    }
+
+    #[test]
+    fn what_was_refused_is_not_in_doubt() {
+        let told = |line, refused, last| fates(line, refused, last).collect::<Vec<_>>().join("; ");
+        assert_eq!(told(5, 0, 5), "line 5 may or may not be stored");
+        assert_eq!(told(5, 0, 9), "lines 5 to 9 may or may not be stored");
+        assert_eq!(told(5, 1, 5), "line 5 is not stored");
+        assert_eq!(told(5, 3, 9), "lines 5 to 7 are not stored; lines 8 to 9 may or may not be stored");
+        assert_eq!(told(5, 5, 9), "lines 5 to 9 are not stored");
+
+        let producer = 1;
+        for (error, refused) in [
+            (AppendError::TooLarge { len: 2, max: 1 }, true),
+            (AppendError::Invalid { reason: String::new() }, true),
+            (AppendError::UnknownPartition, true),
+            (AppendError::OutOfOrder { producer, expected: 1, found: 2 }, false),
+            (AppendError::UnknownProducer { producer }, false),
+            (AppendError::Fenced { producer, current: 1 }, false),
+        ] {
+            assert_eq!(is_refused(&error.clone().into()), refused, "{error}");
+        }
+        let (after, last) = (Duration::from_secs(1), String::new());
+        assert!(!is_refused(&AppendFailure::TimedOut { after, last: last.clone() }));
+        assert!(is_refused(&AppendFailure::NotSent { after, last }));
+        assert!(!is_refused(&AppendFailure::Behind), "it may have been sent all the same");
+    }
+
+    #[test]
+    fn a_record_has_long_unless_told_otherwise() {
+        let delivery_timeout = |line: &str| {
+            let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
+            options(&args, &log()).delivery_timeout
+        };
+        assert_eq!(delivery_timeout("append a/b"), Duration::from_secs(120));
+        assert_eq!(delivery_timeout("append a/b --timeout 3s"), Duration::from_secs(3));
+        assert_eq!(delivery_timeout("append a/b --timeout 10m"), Duration::from_secs(600));
     }
 
     #[test]

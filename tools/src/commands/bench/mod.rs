@@ -19,13 +19,13 @@ use self::workload::Workload;
 use super::in_flight::WINDOW_BYTES;
 use crate::args::BenchAppendArgs;
 use crate::failure::Failure;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, tell};
 
 pub(crate) async fn run(client: &Client, args: &BenchAppendArgs) -> Result<(), Failure> {
     let log = create_log(client, args).await?;
     let measured = measure(client, args, &log).await;
     if args.keep {
-        eprintln!("note: the log {log} is kept; `dlog log delete {log} --yes` deletes it");
+        tell(format_args!("note: the log {log} is kept; `dlog log delete {log} --yes` deletes it"));
     }
     // What did not come back right is worth a look.
     let report = measured.map_err(|failure| failure.hint(format!("the log {log} is kept, to look into it")))?;
@@ -56,6 +56,6 @@ async fn measure(client: &Client, args: &BenchAppendArgs, log: &LogId) -> Result
     };
     let appender = client.appender(log, options).await?;
     let appended = AppendPhase::new(args, &workload, appender).run().await?;
-    let read = read_phase::run(client, log, &workload, &appended, args.connect.timeout).await?;
+    let read = read_phase::run(client, log, &workload, &appended, args.connect.answer_timeout()).await?;
     Ok(Report { args: args.clone(), log: log.clone(), appended, read })
 }

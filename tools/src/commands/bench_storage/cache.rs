@@ -12,6 +12,7 @@ use dlog_storage_node::entry::{Entry, EntrySeq};
 use super::Outcome;
 use super::figures::{Figures, Target};
 use super::shard::{Blocks, open, per_second};
+use crate::output::tell;
 
 /// With its header a block of 1 KiB.
 const BODY_LEN: usize = 1024 - 64;
@@ -62,7 +63,7 @@ impl CommitSink for Last {
         let _ = self.0.send(upto);
     }
     fn failed(&mut self, error: &ShardFailed) {
-        eprintln!("{error}");
+        tell(error);
     }
 }
 

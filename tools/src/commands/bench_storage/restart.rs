@@ -1,7 +1,7 @@
 //! Starts after a kill, after a clean stop and without an index; and reading a backlog before and after it is sorted.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -34,7 +34,7 @@ pub(super) fn write_until_killed(dir: &Path, gib: u64, partitions: usize) -> Out
         engine.sync()?;
         engine.upkeep(0)?;
         if round == (gib << 30) / (BLOCKS * BODY_LEN) as u64 {
-            println!("{WRITTEN}");
+            writeln!(io::stdout(), "{WRITTEN}")?;
         }
     }
     Ok(())

@@ -4,19 +4,36 @@ use std::collections::BTreeMap;
 
 use dlog_client::Client;
 use dlog_metadata::state::{AttributeError, LogAttributes};
+use dlog_proto::LogId;
 
 use crate::args::LogCreateArgs;
 use crate::failure::Failure;
 use crate::output::human::counted;
 use crate::output::print;
 
+/// Where the cluster keeps logs of its own.
+const INTERNAL_NAMESPACE: &str = "__dlog";
+/// Least length of a log's longest batch.
+const MESSAGE_BYTES_MIN: u32 = 1024;
+
 pub(crate) async fn run(client: &Client, args: &LogCreateArgs) -> Result<(), Failure> {
+    check_namespace(&args.log)?;
     let attributes = attributes(args)?;
     let quorum = attributes.replication.quorum;
     client.create_log(&args.log, args.partitions, attributes).await?;
     let partitions = counted(args.partitions.into(), "partition");
     let (copies, acks) = (quorum.replication_factor, quorum.write_quorum);
     print(&format!("created {} with {partitions}, replication {copies}, write quorum {acks}\n", args.log))
+}
+
+fn check_namespace(log: &LogId) -> Result<(), Failure> {
+    match log.namespace() {
+        INTERNAL_NAMESPACE => {
+            Err(Failure::usage(format!("{log}: the namespace {INTERNAL_NAMESPACE} is for internal logs"))
+                .hint(format!("choose another one, such as default/{}", log.name())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn attributes(args: &LogCreateArgs) -> Result<LogAttributes, Failure> {
@@ -29,7 +46,12 @@ fn attributes(args: &LogCreateArgs) -> Result<LogAttributes, Failure> {
     }
     let mut attributes = LogAttributes::replicated(args.replication);
     attributes.update(&changes).map_err(|error| refused(&error))?;
-    Ok(attributes)
+    match attributes.max_message_bytes() {
+        Some(max) if max < MESSAGE_BYTES_MIN => Err(Failure::usage(format!(
+            "max.message.bytes must be at least {MESSAGE_BYTES_MIN}, not {max}: below that hardly a record fits into a batch"
+        ))),
+        _ => Ok(attributes),
+    }
 }
 
 fn refused(error: &AttributeError) -> Failure {
@@ -92,6 +114,23 @@ mod tests {
     fn nothing_is_said_twice() {
         let error = attributes_of("--replication 3 --write-quorum 2 --attr write_quorum=3").unwrap_err();
         assert!(error.contains("write_quorum is given twice"), "{error}");
+    }
+
+    #[test]
+    fn batches_have_room_for_records() {
+        for max in ["0", "1023"] {
+            let error = attributes_of(&format!("--replication 1 --attr max.message.bytes={max}")).unwrap_err();
+            assert!(error.contains(&format!("must be at least 1024, not {max}")), "{error}");
+        }
+        let attributes = attributes_of("--replication 1 --attr max.message.bytes=1024").unwrap();
+        assert_eq!(attributes.max_message_bytes(), Some(1024));
+    }
+
+    #[test]
+    fn the_namespace_of_internal_logs_is_taken() {
+        let error = check_namespace(&"__dlog/mine".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("the namespace __dlog is for internal logs\nhint: choose another one"), "{error}");
+        assert_eq!(check_namespace(&"dlog/__dlog".parse().unwrap()), Ok(()));
     }
 
     #[test]

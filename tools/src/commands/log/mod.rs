@@ -21,14 +21,14 @@ fn log_json(info: &LogInfo) -> Value {
 }
 
 #[cfg(test)]
-mod testing {
+pub(super) mod testing {
     use std::collections::BTreeMap;
 
     use dlog_metadata::state::{LogAttributes, LogInfo, LogUid};
     use dlog_proto::PartitionUid;
 
     /// A log with two partitions.
-    pub(super) fn log() -> LogInfo {
+    pub(in crate::commands) fn log() -> LogInfo {
         let mut attributes = LogAttributes::replicated(3);
         attributes.extra = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
         LogInfo {

@@ -13,6 +13,7 @@ use super::shards::{self, Shard};
 use crate::args::SegmentDumpArgs;
 use crate::commands::read::{json, text};
 use crate::failure::{Failure, Outcome};
+use crate::output::tell;
 use crate::output::timestamp::TimestampText;
 
 pub(super) fn run(args: &SegmentDumpArgs) -> Result<Outcome, Failure> {
@@ -71,7 +72,7 @@ impl<'a, W: Write> Dump<'a, W> {
 
     fn complain(&mut self, what: &str) {
         self.damaged += 1;
-        eprintln!("damaged: {what}");
+        tell(format_args!("damaged: {what}"));
     }
 
     fn block(&mut self, block: &Block) -> io::Result<()> {
