@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench cluster sim sim-bugs acceptance ci setup clean
+.PHONY: help run test check fix bench cluster sim sim-bugs compat acceptance ci setup clean
 
 # C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
 ifneq ($(shell command -v ccache 2>/dev/null),)
@@ -47,6 +47,10 @@ sim: setup ## run the simulator, as in: make sim ARGS='--help'
 
 sim-bugs: setup ## see the simulator catch every bug that is put in on purpose
 	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc)
+
+compat: setup ## run the Kafka clients that this machine has against a node
+	cargo build --release -p dlog
+	scripts/compat $(DLOG) $(ARGS)
 
 acceptance: setup ## build, and use the result as a user would
 	cargo build --release -p dlog

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, error: &impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::from(code)
 }
 

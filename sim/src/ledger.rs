@@ -54,6 +54,8 @@ pub(crate) struct Promised {
     pub acked: Esn,
     pub released: Esn,
     pub settled: Esn,
+    /// As placements told shards, perhaps before a release does.
+    pub settled_in_placements: Esn,
     pub end: Option<(Esn, bool)>,
 }
 
@@ -67,8 +69,8 @@ pub(crate) struct Ledger {
     pub seals: BTreeMap<(ShardRef, PartitionUid), Epoch>,
     /// Ends that a shard has written down.
     pub known_ends: BTreeMap<(ShardRef, PartitionUid, Epoch), Esn>,
-    /// What it said of an epoch's acked and settled marks when it was first sealed.
-    pub told: BTreeMap<(ShardRef, PartitionUid, Epoch), (Esn, Esn)>,
+    /// What it said of an epoch's settled mark when it was first sealed: blocks below it are not told of.
+    pub told: BTreeMap<(ShardRef, PartitionUid, Epoch), Esn>,
     entries: BTreeMap<(PartitionUid, Epoch), EpochEntry>,
 }
 

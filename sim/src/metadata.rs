@@ -65,12 +65,12 @@ impl Metadata {
                     Command::Decide(decide) => decide.decisions.clone(),
                     _ => Vec::new(),
                 };
-                let newest: Vec<_> = decided.iter().map(|d| self.newest(d.partition)).collect();
+                let newest: Vec<_> = decided.iter().map(|d| self.newest_if_open(d.partition, d.epoch)).collect();
                 let response = self.apply(Some(request), command);
                 if let Response::Decide(Ok(results)) = &response {
                     for ((decision, newest), result) in decided.iter().zip(newest).zip(results) {
                         let Ok(Decided { end, .. }) = result else { continue };
-                        if Some(decision.recoverer) != newest {
+                        if newest.is_some_and(|newest| newest != decision.recoverer) {
                             cx.violation(format!("{} decides, and {newest:?} is the newest", decision.recoverer));
                         }
                         let (partition, epoch) = (decision.partition, decision.epoch);
@@ -99,8 +99,11 @@ impl Metadata {
         }
     }
 
-    fn newest(&self, partition: PartitionUid) -> Option<Epoch> {
-        self.state.partition(partition)?.newest().map(|(epoch, ..)| epoch)
+    /// The newest epoch, if this one is not decided yet: an answer may be repeated.
+    fn newest_if_open(&self, partition: PartitionUid, epoch: Epoch) -> Option<Epoch> {
+        let table = self.state.undecided_table(partition)?;
+        table.epoch(epoch)?;
+        table.newest().map(|entry| entry.epoch)
     }
 
     /// Somebody lets go of records.

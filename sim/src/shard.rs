@@ -152,6 +152,10 @@ impl Shard {
             _ => first,
         };
         let writer = placement.version.writer_epoch;
+        let promised = ledger.promised.entry((partition, first.epoch())).or_default();
+        if writer == first.epoch() {
+            promised.settled_in_placements = placement.settled.max(promised.settled_in_placements);
+        }
         let checked = nothing_after_a_seal::check_taken(ledger, self.shard_ref(), partition, (first, last), writer);
         let placed = Placed { version: placement.version, copyset: placement.copyset.clone() };
         if let Err(why) = checked {

@@ -451,6 +451,10 @@ async fn identify<F: Future<Output = Result<i64, ClientError>>>(
             return Err(AppendFailure::NotSent { after: now().since(began), last });
         }
         sleep_until(Some(deadline.min(now() + PAUSE))).await;
+        // An error that comes at once never lets the deadline through above.
+        if now() >= deadline {
+            return Err(AppendFailure::NotSent { after: patience, last });
+        }
     }
 }
 

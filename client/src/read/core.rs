@@ -123,6 +123,8 @@ pub struct ReaderCore {
     partition: PartitionUid,
     table: EpochTable,
     table_asked_at: Option<Time>,
+    /// Since when no shard has told what is released.
+    deaf_since: Option<Time>,
     /// Next LSN to hand out.
     cursor: Lsn,
     until: Lsn,
@@ -153,6 +155,7 @@ impl ReaderCore {
             trim: table.trim,
             table,
             table_asked_at: None,
+            deaf_since: None,
             cursor: from.max(Lsn::FIRST),
             until,
             released: Lsn::ZERO,
@@ -281,10 +284,11 @@ impl ReaderCore {
 
     fn find_wake_at(&self, now: Time) -> Option<Time> {
         let reopen = self.shards.values().filter(|s| !s.open && !s.lost).map(|s| s.reopen_at);
-        let table = self.table_asked_at.map(|at| at + self.table_patience());
+        let table = self.table_asked_at.map(|at| at + self.settings.table_retry);
         let patience = [self.settings.gap_grace, self.settings.slow_shard];
         let stuck = patience.into_iter().filter_map(|patience| Some(self.stuck_since? + patience));
-        reopen.chain(table).chain(stuck).filter(|at| *at > now).min()
+        let deaf = self.deaf_since.map(|since| since + self.settings.slow_shard);
+        reopen.chain(table).chain(stuck).chain(deaf).filter(|at| *at > now).min()
     }
 
     /// Hands out whatever can be handed out, and sees to it that the right streams are open.
@@ -298,11 +302,13 @@ impl ReaderCore {
         if self.is_table_stale() {
             self.want_table(now);
         } else if self.is_deaf() {
-            // From now on, after a while.
-            match self.table_asked_at {
-                Some(_) => self.want_table(now),
-                None => self.table_asked_at = Some(now),
+            let since = *self.deaf_since.get_or_insert(now);
+            if since + self.settings.slow_shard <= now {
+                self.deaf_since = Some(now);
+                self.want_table(now);
             }
+        } else {
+            self.deaf_since = None;
         }
         self.try_single_copies(now);
         self.keep_streams(now);
@@ -459,11 +465,6 @@ impl ReaderCore {
         }
     }
 
-    /// How long until the table is asked for again: less if it is known that there is a newer one.
-    fn table_patience(&self) -> Duration {
-        if self.is_deaf() { self.settings.slow_shard } else { self.settings.table_retry }
-    }
-
     /// Whether no shard of the epoch tells what is released: then only the table can say that another epoch has come.
     fn is_deaf(&self) -> bool {
         let is_open = |entry: &EpochEntry| entry.epoch == self.cursor.epoch() && entry.end.is_none();
@@ -471,7 +472,7 @@ impl ReaderCore {
     }
 
     fn want_table(&mut self, now: Time) {
-        let due = self.table_asked_at.is_none_or(|at| at + self.table_patience() <= now);
+        let due = self.table_asked_at.is_none_or(|at| at + self.settings.table_retry <= now);
         if due && !self.done {
             self.table_asked_at = Some(now);
             self.out.push_back(Output::WantTable);

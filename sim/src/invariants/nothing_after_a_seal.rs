@@ -31,10 +31,10 @@ pub(crate) fn check_sealed(ledger: &mut Ledger, shard: ShardRef, answer: &Sealed
     let seal = ledger.seals.entry((shard, answer.partition)).or_default();
     *seal = answer.epoch.max(*seal);
     for sealed in state.epochs.iter().filter(|sealed| sealed.known_end.is_none()) {
-        let marks = (sealed.acked, sealed.settled);
-        let told = *ledger.told.entry((shard, answer.partition, sealed.epoch)).or_insert(marks);
-        if marks.0 > told.0 || marks.1 > told.1 {
-            return Err(format!("{shard:?} told {told:?} of {}, which it had sealed, and now {marks:?}", sealed.epoch));
+        let told = *ledger.told.entry((shard, answer.partition, sealed.epoch)).or_insert(sealed.settled);
+        if sealed.settled > told {
+            let (epoch, now) = (sealed.epoch, sealed.settled);
+            return Err(format!("{shard:?} told that {epoch} is settled to {told}, sealed it, and now says {now}"));
         }
     }
     Ok(())

@@ -7,8 +7,9 @@ use crate::ledger::Ledger;
 
 pub(super) fn check(ledger: &Ledger, partition: PartitionUid, upto: Lsn) -> Result<(), String> {
     let promised = ledger.promised.get(&(partition, upto.epoch())).copied().unwrap_or_default();
-    if promised.end.is_some() || upto.esn() <= promised.settled {
+    let settled = promised.settled.max(promised.settled_in_placements);
+    if promised.end.is_some() || upto.esn() <= settled {
         return Ok(());
     }
-    Err(format!("a shard claims that there is nothing up to {upto}, and settled is {}", promised.settled))
+    Err(format!("a shard claims that there is nothing up to {upto}, and settled is {settled}"))
 }

@@ -73,7 +73,7 @@ fn issue(ca: &ClusterCa, node: &TlsNode, dir: &Path) -> Result<bool, Failure> {
 
 /// A file that is there whole or not at all.
 fn write_new(path: &Path, contents: &str) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new(".")))?;
     let new = path.with_added_extension("new");
     let mut file = File::create(&new)?;
     file.write_all(contents.as_bytes())?;
