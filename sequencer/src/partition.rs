@@ -362,7 +362,7 @@ impl PartitionSequencer {
     /// may have decided this one's end without any shard refusing a store (trap C13).
     fn may_acknowledge(&self, now: Time) -> bool {
         let strict = self.appender.replication().quorum.is_strict() || self.settings.lease.is_none();
-        strict || now <= self.lease_until
+        strict || now < self.lease_until
     }
 
     fn ask_new_epoch(&mut self, reason: NewEpochReason) {

@@ -45,6 +45,7 @@ impl fmt::Display for Banner<'_> {
         if config.advertise != config.listen {
             write!(f, ", reached as {}", config.advertise)?;
         }
+        write!(f, "\n  Kafka    {} (TCP)", config.advertise)?;
         writeln!(f, "\n  HTTP     http://{}: /v1/status, /metrics, /health/ready", config.http)?;
         writeln!(f, "  data     {}\n", data_dir.display())?;
 
@@ -72,6 +73,7 @@ DLog 0.1.0: node 1, is ready
 
   roles    metadata, sequencer, storage
   clients  localhost:9092 (QUIC, UDP)
+  Kafka    localhost:9092 (TCP)
   HTTP     http://localhost:9644: /v1/status, /metrics, /health/ready
   data     /data
 
@@ -99,6 +101,7 @@ DLog 0.1.0: node 2 of 4, cluster 000000000000000000000000000000ab, is ready
 
   roles    storage
   clients  0.0.0.0:7000 (QUIC, UDP), reached as b:7000
+  Kafka    b:7000 (TCP)
   HTTP     http://localhost:9645: /v1/status, /metrics, /health/ready
   data     /data
 

@@ -18,9 +18,11 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),
-        Bug::SettleBeforeRecord | Bug::SnapshotOfUnacknowledged | Bug::RecoveryNeedsAllCopies => {
-            (Focus::Succession, 300)
-        }
+        Bug::SettleBeforeRecord
+        | Bug::SnapshotOfUnacknowledged
+        | Bug::RecoveryNeedsAllCopies
+        | Bug::EndSparesStores
+        | Bug::ReadsUndecided => (Focus::Succession, 500),
         _ => (Focus::Succession, 100),
     }
 }

@@ -368,7 +368,10 @@ impl Shard {
                     }
                     ReadOutput::Claim(claim) => {
                         let partition = stream.partition();
-                        if claim.kind == ClaimKind::NoRecords && self.single_copy.contains(&(reader, number)) {
+                        if claim.kind == ClaimKind::UnderReplicated {
+                            // What follows is void up to there, and the reader knows it.
+                            self.single_copy.remove(&(reader, number));
+                        } else if self.single_copy.contains(&(reader, number)) {
                             cx.claim(Claim::Silent { partition, upto: claim.upto });
                         }
                         cx.send(reader, lane, Message::ReadClaim(number, shard, claim));

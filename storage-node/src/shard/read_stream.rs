@@ -95,7 +95,7 @@ impl ReadStream {
             match item {
                 ReadItem::Block(block) => self.ship(block),
                 ReadItem::Damaged { first, last } => {
-                    self.claim(Lsn(first.0.saturating_sub(1)), ClaimKind::NoRecords);
+                    self.claim(self.claimable(Lsn(first.0.saturating_sub(1))), ClaimKind::NoRecords);
                     self.claim(last, ClaimKind::UnderReplicated);
                 }
             }
@@ -128,12 +128,16 @@ impl ReadStream {
             self.out.push_back(ReadOutput::Read { version, partition, from, upto: limit, len_max: READ_LEN });
             return;
         }
-        let claimable = match self.request.mode {
+        self.claim(self.claimable(limit), ClaimKind::NoRecords);
+    }
+
+    /// How far silence up to `limit` proves something (trap C17).
+    fn claimable(&self, limit: Lsn) -> Lsn {
+        match self.request.mode {
             ReadMode::AllSendAll => limit,
             ReadMode::SingleCopy { .. } if bug(Bug::SilenceBeyondSettled) => limit,
-            ReadMode::SingleCopy { .. } => limit.min(readable.settled),
-        };
-        self.claim(claimable, ClaimKind::NoRecords);
+            ReadMode::SingleCopy { .. } => limit.min(self.readable.map_or(Lsn::ZERO, |readable| readable.settled)),
+        }
     }
 
     /// Says so, unless it was said before.

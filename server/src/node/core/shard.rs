@@ -16,7 +16,7 @@ use dlog_proto::wire::{
 };
 use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
-use dlog_storage_node::entry::{Entry, EntrySeq, PartitionImage};
+use dlog_storage_node::entry::{Entry, EntrySeq, Marks, PartitionImage};
 use dlog_storage_node::read::{Chunk, Found, ReadError, Reader};
 use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
 use tokio::task::{spawn_blocking, spawn_local};
@@ -345,7 +345,11 @@ impl LocalShard {
                 Output::Stored { to: Asker(lane), answer } => answers.stored.entry(lane).or_default().push(answer),
                 Output::Flushed { to: Asker(lane), flushed } => answers.flushed.push((lane, flushed)),
                 Output::Sealed { to: Asker(lane), answer } => answers.sealed.entry(lane).or_default().push(answer),
-                Output::Released { partition, .. } => self.wake_readers(partition),
+                Output::Released { partition, released } => {
+                    // What was released may be lost with the process; then it is released again.
+                    self.committer.note_marks(partition, &Marks { released, ..Marks::default() });
+                    self.wake_readers(partition);
+                }
             }
         }
         self.submit_group(&mut group);
