@@ -128,7 +128,7 @@ schema::settings! {
             /// How often the leader of the metadata tier is heard, and each node by it, in milliseconds.
             heartbeat_ms: Millis = Millis(50), within Millis(5)..=Millis(10_000);
 
-            /// Without hearing the leader for this long (up to twice that, at random) a voter stands for election, in milliseconds.
+            /// Without hearing the leader for this long (up to half as much again, at random) a voter stands for election, in milliseconds.
             election_ms: Millis = Millis(250), within Millis(20)..=Millis(60_000);
 
             /// A node not heard for this long is taken for dead and its partitions for orphans, in milliseconds.

@@ -38,7 +38,7 @@ pub(super) fn metadata_config(
     let timings = Timings {
         heartbeat,
         election_min: election,
-        election_max: election * 2,
+        election_max: election * 3 / 2,
         lease: times.lease_ms.duration(),
         probe: (heartbeat * 3 / 2).min(times.lease_ms.duration()),
         ..Timings::default()
