@@ -284,18 +284,17 @@ impl Directory {
         Ok(node_address(&cluster, newest.sequencer).filter(|node| node.process == newest.process))
     }
 
-    /// A data connection to the core of a node that has this shard or partition.
-    pub(crate) async fn data(&self, node: &NodeAddress, number: u64) -> Result<Connection, ClientError> {
-        let core = (number % u64::from(node.cores.max(1))) as u16;
+    /// A data connection to this core of a node.
+    pub(crate) async fn data(&self, node: &NodeAddress, core: u16) -> Result<Connection, ClientError> {
         let expect = Some((node.node, node.process));
         Ok(self.pool.connect(&node.address, ConnectionClass::Data { core }, expect).await?)
     }
 
-    /// As [`Self::data`], for a shard.
+    /// A data connection to the core that has this shard.
     pub(crate) async fn data_of_shard(self: &Arc<Self>, shard: ShardId) -> Result<Connection, ClientError> {
         let node = self.node(shard.node).await?;
         let node = node.ok_or_else(|| ClientError::Lost(format!("{} is down", shard.node)))?;
-        self.data(&node, shard.shard.into()).await
+        self.data(&node, shard.core(node.cores)).await
     }
 }
 

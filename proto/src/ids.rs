@@ -98,6 +98,13 @@ impl ShardId {
     }
 }
 
+impl ShardId {
+    /// The data core that has it, on a node with so many: sequencers and readers connect to that one.
+    pub fn core(self, cores: u16) -> u16 {
+        self.shard % cores.max(1)
+    }
+}
+
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}s{}", self.node, self.shard)
@@ -174,6 +181,13 @@ pub struct ShardRef {
 )]
 #[serde(transparent)]
 pub struct PartitionUid(pub u64);
+
+impl PartitionUid {
+    /// The data core that sequences it, on a node with so many: clients connect to that one.
+    pub fn core(self, cores: u16) -> u16 {
+        (self.0 % u64::from(cores.max(1))) as u16
+    }
+}
 
 impl fmt::Display for PartitionUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -471,7 +471,7 @@ async fn connect(directory: Arc<Directory>, partition: PartitionUid, hint: Optio
             .await?
             .ok_or_else(|| ClientError::Lost("the partition has no live sequencer right now".to_owned()))?,
     };
-    let connection = directory.data(&node, partition.0).await?;
+    let connection = directory.data(&node, partition.core(node.cores)).await?;
     let (tx, rx) = connection.open_lane(LaneKind::Append).await?.split();
     Ok((node.process, tx, rx))
 }

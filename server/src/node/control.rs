@@ -18,7 +18,7 @@ use dlog_storage_node::read::{Found, ReadError, Reader};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::core::{CoreHandle, not_sequenced, speaks_for_a_node};
+use super::core::{Cores, not_sequenced, speaks_for_a_node};
 
 /// Questions of one lane that are answered at the same time; more wait on the network.
 const AT_ONCE: usize = 64;
@@ -69,7 +69,7 @@ impl ShardReaders {
 #[derive(Clone)]
 pub(crate) struct ControlPlane {
     pub(crate) metadata: Metadata,
-    pub(crate) cores: Vec<CoreHandle>,
+    pub(crate) cores: Cores,
     pub(crate) shards: Arc<ShardReaders>,
 }
 
@@ -137,8 +137,8 @@ impl ControlPlane {
             Ok(Proposed { revision }.to_frame(corr, response.into()))
         } else if GetTail::is(&frame) {
             let GetTail { partition } = understood(&frame)?;
-            let core = &self.cores[(partition.0 % self.cores.len() as u64) as usize];
-            let tail = core.tail(partition).await.ok_or_else(|| not_sequenced(partition))?;
+            let tail =
+                self.cores.of_partition(partition).tail(partition).await.ok_or_else(|| not_sequenced(partition))?;
             Ok(tail.to_frame(corr, Payload::empty()))
         } else if DescribeBlock::is(&frame) {
             let described = self.describe(understood(&frame)?).await?;

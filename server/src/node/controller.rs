@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::core::{CoreHandle, Input};
+use super::core::{Cores, Input};
 use super::probe;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(crate) struct Controller {
     node: NodeId,
     process: ProcessId,
     metadata: Metadata,
-    cores: Vec<CoreHandle>,
+    cores: Cores,
     /// Told when this process is not the registered one.
     forgotten: Arc<Notify>,
     nodes: Vec<(NodeId, Arc<NodeInfo>)>,
@@ -47,7 +47,7 @@ impl Controller {
         node: NodeId,
         process: ProcessId,
         metadata: Metadata,
-        cores: Vec<CoreHandle>,
+        cores: Cores,
         forgotten: Arc<Notify>,
     ) -> Self {
         let (nodes, probes, assigned, touched) = (Vec::new(), HashMap::new(), HashSet::new(), HashMap::new());
@@ -71,7 +71,7 @@ impl Controller {
     }
 
     fn tick(&mut self, view: &State) {
-        self.cores.iter().for_each(|core| core.tell(Input::Tick));
+        self.cores.tell_all(|| Input::Tick);
         if view.node(self.node).is_some_and(|info| info.process != self.process) {
             self.forgotten.notify_one();
         }
@@ -88,12 +88,12 @@ impl Controller {
                 self.trimmed.insert(partition, entry.trim);
                 trimmed.push((partition, entry.trim));
             }
-            let news = &mut news[core_of(partition, self.cores.len())];
+            let news = &mut news[usize::from(partition.core(self.cores.count()))];
             let mine = candidates.assign(view, partition) == Some(self.node);
             self.look_at(partition, entry.newest(), mine, news);
         }
         if !trimmed.is_empty() {
-            self.cores.iter().for_each(|core| core.tell(Input::Trimmed(trimmed.clone())));
+            self.cores.tell_all(|| Input::Trimmed(trimmed.clone()));
         }
         self.drop_deleted(view, &mut news);
         for (core, News { assigned, superseded }) in self.cores.iter().zip(news) {
@@ -131,11 +131,10 @@ impl Controller {
     }
 
     fn drop_deleted(&mut self, view: &State, news: &mut [News]) {
-        let cores = news.len();
         self.touched.retain(|partition, _| {
             let exists = view.partition(*partition).is_some();
             if !exists {
-                let news = &mut news[core_of(*partition, cores)];
+                let news = &mut news[usize::from(partition.core(self.cores.count()))];
                 news.assigned.push((*partition, false));
                 news.superseded.push((*partition, Epoch::MAX));
             }
@@ -155,7 +154,7 @@ impl Controller {
         let nodes: Vec<_> =
             view.nodes().filter(|(node, info)| lives(*node, info)).map(|(node, info)| (node, info.clone())).collect();
         if nodes != self.nodes {
-            self.cores.iter().for_each(|core| core.tell(Input::Nodes(nodes.clone())));
+            self.cores.tell_all(|| Input::Nodes(nodes.clone()));
             self.nodes = nodes;
             self.probe_nodes();
         }
@@ -177,9 +176,4 @@ impl Controller {
             self.probes.entry(info.process).or_insert_with(probe);
         }
     }
-}
-
-/// The core that sequences a partition.
-pub(crate) fn core_of(partition: PartitionUid, cores: usize) -> usize {
-    (partition.0 % cores as u64) as usize
 }

@@ -17,8 +17,7 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
-    pub(crate) fn new(node: NodeId, process: ProcessId, cores: usize, cluster: Option<ClusterId>) -> Self {
-        let cores = u16::try_from(cores).unwrap_or(u16::MAX);
+    pub(crate) fn new(node: NodeId, process: ProcessId, cores: u16, cluster: Option<ClusterId>) -> Self {
         let (protocol, software) = (PROTOCOL_MAX, SOFTWARE.to_owned());
         let introduction = Self {
             cluster: OnceLock::new(),

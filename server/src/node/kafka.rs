@@ -14,7 +14,7 @@ use dlog_proto::{Epoch, NodeId, PartitionUid};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
-use super::core::{CoreHandle, Input, LocalAppend, Tails};
+use super::core::{Cores, Input, LocalAppend, Tails};
 use super::proposer::Requests;
 use super::{NodeError, SOFTWARE};
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::config::Config;
 pub(super) struct NodeBroker {
     pub(super) node: NodeId,
     pub(super) metadata: Metadata,
-    pub(super) cores: Vec<CoreHandle>,
+    pub(super) cores: Cores,
     pub(super) tails: Tails,
     pub(super) requests: Arc<Requests>,
 }
@@ -55,7 +55,7 @@ impl Broker for NodeBroker {
     ) -> Pending<Result<AppendOk, AppendError>> {
         let (reply, answer) = oneshot::channel();
         let append = LocalAppend { partition, acks, with_offset, append_time, batch, reply };
-        self.cores[(partition.0 % self.cores.len() as u64) as usize].tell(Input::Append(append));
+        self.cores.of_partition(partition).tell(Input::Append(append));
         Box::pin(async move {
             // A core that is gone sequences nothing.
             answer.await.unwrap_or(Err(AppendError::NotSequencer { node: None, epoch: Epoch::ZERO }))

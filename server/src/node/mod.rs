@@ -41,7 +41,7 @@ use tokio::time::{sleep, timeout};
 
 use self::control::{ControlPlane, ShardReaders};
 use self::controller::Controller;
-use self::core::{CoreHandle, CoreSetup, Input, Reach, Tails};
+use self::core::{CoreSetup, Cores, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
 use self::introduction::{Introduction, SOFTWARE};
 use self::kafka::{KafkaServer, NodeBroker};
@@ -118,7 +118,7 @@ struct Parts {
     process: ProcessId,
     metadata: Metadata,
     peers: Arc<Peers>,
-    cores: Vec<CoreHandle>,
+    cores: Cores,
     shards: Arc<ShardReaders>,
     requests: Arc<Requests>,
     tails: Tails,
@@ -139,7 +139,8 @@ impl Node {
         let listener = Arc::new(bind(&config, &identity.cert).await?);
         let kafka_listener = KafkaServer::bind(&config).await?;
         let cores = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
-        let introduction = Arc::new(Introduction::new(config.node_id, process, cores, data_dir.cluster()));
+        let (cores, inboxes) = Cores::new(cores as u16);
+        let introduction = Arc::new(Introduction::new(config.node_id, process, cores.count(), data_dir.cluster()));
         let peers = Peers::new(Pool::new(connector(&identity)?, introduction.hello()));
         let tier = settings::metadata_config(&config, &data_dir, process, voters);
         let metadata = Metadata::start(tier, peers.clone()).await?;
@@ -148,13 +149,12 @@ impl Node {
         let (proposer, asks) = Proposer::new();
         let (suspects, suspected) = mpsc::unbounded_channel();
         tasks.spawn(pass_on(suspected, metadata.clone()));
-        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| CoreHandle::new()).unzip();
         let parts = Parts {
             config,
             process,
             metadata,
             peers,
-            cores: handles,
+            cores,
             shards: Arc::default(),
             requests: Arc::new(Requests::new(process)),
             tails: Tails::default(),
@@ -184,7 +184,7 @@ impl Node {
         let _ = timeout(HAND_OVER_TIME, self.parts.handed_over()).await;
         drop(self.kafka);
         self.parts.shards.clear();
-        for core in &self.parts.cores {
+        for core in self.parts.cores.iter() {
             core.stop().await;
         }
         self.tasks.abort_all();
@@ -249,7 +249,7 @@ impl Parts {
             config: self.config.clone(),
             data_dir,
             process: self.process,
-            cores: self.cores.len() as u16,
+            cores: self.cores.count(),
             metadata: self.metadata.clone(),
             requests: self.requests.clone(),
             waits_for,
@@ -267,7 +267,7 @@ impl Parts {
 
     fn serve_shards(&self, open: Vec<(ShardDir, u64)>) {
         for (dir, incomplete_before) in open {
-            let core = &self.cores[usize::from(dir.shard.shard) % self.cores.len()];
+            let core = self.cores.of_shard(dir.shard);
             if let Some(shard) = dir.start(&self.config, incomplete_before, core) {
                 self.shards.insert(shard.shard_ref(), shard.committer.clone());
                 core.tell(Input::Shard(Box::new(shard)));
@@ -350,7 +350,7 @@ async fn accept(listener: Arc<QuicListener>, control: ControlPlane, introduction
     while let Some(incoming) = listener.accept().await {
         match incoming.class() {
             ConnectionClass::Data { core } => {
-                control.cores[usize::from(core) % control.cores.len()].tell(Input::Incoming(Box::new(incoming)));
+                control.cores.at(core).tell(Input::Incoming(Box::new(incoming)));
             }
             ConnectionClass::Control | ConnectionClass::Unknown => {
                 tokio::spawn(control.clone().accept(incoming, introduction.clone()));

@@ -13,7 +13,7 @@ use dlog_proto::{End, Esn, NodeId, PartitionUid, ProcessId, RequestId, ShardRef}
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::core::{CoreHandle, Input};
+use super::core::{Cores, Input};
 
 /// Things asked for in one command.
 const ITEMS_AT_ONCE: usize = 512;
@@ -70,7 +70,7 @@ pub(crate) struct Carrier {
     pub(crate) process: ProcessId,
     pub(crate) metadata: Metadata,
     pub(crate) requests: std::sync::Arc<Requests>,
-    pub(crate) cores: Vec<CoreHandle>,
+    pub(crate) cores: Cores,
 }
 
 impl Carrier {
@@ -183,7 +183,7 @@ impl Carrier {
     }
 
     fn tell(&self, core: u16, input: Input) {
-        self.cores[usize::from(core)].tell(input);
+        self.cores.at(core).tell(input);
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::ShardReaders;
-use super::core::{CoreHandle, Input};
+use super::core::{Cores, Input};
 use super::proposer::Requests;
 
 /// How often it is looked for what can go.
@@ -31,7 +31,7 @@ pub(crate) struct Keeper {
     pub(crate) node: NodeId,
     pub(crate) metadata: Metadata,
     pub(crate) shards: Arc<ShardReaders>,
-    pub(crate) cores: Vec<CoreHandle>,
+    pub(crate) cores: Cores,
     pub(crate) requests: Arc<Requests>,
 }
 
@@ -62,7 +62,7 @@ impl Keeper {
         let partitions: Vec<PartitionUid> =
             over.flat_map(|(_, log)| log.partitions.clone()).filter(|partition| erased.insert(*partition)).collect();
         if !partitions.is_empty() {
-            self.cores.iter().for_each(|core| core.tell(Input::Erase(partitions.clone())));
+            self.cores.tell_all(|| Input::Erase(partitions.clone()));
         }
     }
 

@@ -107,6 +107,43 @@ pub(crate) struct LocalAppend {
     pub(crate) reply: oneshot::Sender<Result<AppendOk, AppendError>>,
 }
 
+/// All cores of a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Cores(Arc<[CoreHandle]>);
+
+impl Cores {
+    /// With what each is told.
+    pub(crate) fn new(count: u16) -> (Self, Vec<mpsc::UnboundedReceiver<Input>>) {
+        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| CoreHandle::new()).unzip();
+        (Self(handles.into()), inboxes)
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        self.0.len() as u16
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &CoreHandle> {
+        self.0.iter()
+    }
+
+    /// By its number, which may come from a peer: modulo the cores that there are.
+    pub(crate) fn at(&self, core: u16) -> &CoreHandle {
+        &self.0[usize::from(core % self.count())]
+    }
+
+    pub(crate) fn of_partition(&self, partition: PartitionUid) -> &CoreHandle {
+        self.at(partition.core(self.count()))
+    }
+
+    pub(crate) fn of_shard(&self, shard: ShardId) -> &CoreHandle {
+        self.at(shard.core(self.count()))
+    }
+
+    pub(crate) fn tell_all(&self, input: impl Fn() -> Input) {
+        self.iter().for_each(|core| core.tell(input()));
+    }
+}
+
 /// A core, for those who want to tell it something. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct CoreHandle {
@@ -115,7 +152,7 @@ pub(crate) struct CoreHandle {
 
 impl CoreHandle {
     /// What waits in the inbox is bounded by those who send: a batch per lane, an answer per question.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Input>) {
+    fn new() -> (Self, mpsc::UnboundedReceiver<Input>) {
         let (inbox, inputs) = mpsc::unbounded_channel();
         (Self { inbox }, inputs)
     }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::inbox::{CoreHandle, Input};
+use super::inbox::{CoreHandle, Cores, Input};
 
 /// Pause before a node that could not be reached is tried again; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ pub(crate) struct Reach {
     pub(crate) hello: Hello,
     pub(crate) connector: QuicConnector,
     /// The cores of this node.
-    pub(crate) own_cores: Vec<CoreHandle>,
+    pub(crate) own_cores: Cores,
     /// Where processes are named to which a connection has died.
     pub(crate) suspects: mpsc::UnboundedSender<(NodeId, ProcessId)>,
 }
@@ -112,13 +112,12 @@ impl Links {
 
     fn set(&mut self, number: u64, node: NodeId, core: u16, tx: Option<LaneSender>) -> Vec<ShardId> {
         let Some(peer) = self.peers.get_mut(&node) else { return Vec::new() };
-        let cores = peer.info.cores.max(1);
         let Some(link) = peer.links.get_mut(usize::from(core)).filter(|link| link.number == number) else {
             return Vec::new();
         };
         link.tx = tx;
-        let of_core = peer.info.shards.keys().filter(|shard| **shard % cores == core);
-        of_core.map(|shard| ShardId { node, shard: *shard }).collect()
+        let shards = peer.info.shards.keys().map(|shard| ShardId { node, shard: *shard });
+        shards.filter(|shard| shard.core(peer.info.cores) == core).collect()
     }
 
     /// Whether frames of this link still count.
@@ -129,8 +128,8 @@ impl Links {
     /// Sends to a shard; without a link the frame is gone, and whoever sent it is told that the link is down.
     pub(super) fn send(&self, to: ShardId, frame: Frame) {
         let Some(peer) = self.peers.get(&to.node) else { return };
-        let core = usize::from(to.shard % peer.info.cores.max(1));
-        if let Some(tx) = peer.links.get(core).and_then(|link| link.tx.as_ref()) {
+        let core = to.core(peer.info.cores);
+        if let Some(tx) = peer.links.get(usize::from(core)).and_then(|link| link.tx.as_ref()) {
             // A lane that is over tells it by its end.
             let _ = tx.send(frame);
         }
@@ -168,18 +167,17 @@ impl LinkTask {
     }
 
     async fn open(&self) -> Result<(Connection, LaneSender, LaneReceiver), String> {
-        let connection = if self.node == self.reach.node { self.connect_inside()? } else { self.connect().await? };
+        let connection = if self.node == self.reach.node { self.connect_inside() } else { self.connect().await? };
         let lane = connection.open_lane(LaneKind::Store).await.map_err(|error| error.to_string())?;
         let (tx, rx) = lane.split();
         Ok((connection, tx, rx))
     }
 
     /// To a core of this process, without a network.
-    fn connect_inside(&self) -> Result<Connection, String> {
-        let core = self.reach.own_cores.get(usize::from(self.core)).ok_or("no such core")?;
+    fn connect_inside(&self) -> Connection {
         let (ours, theirs) = memory::pair();
-        core.tell(Input::Connected(theirs));
-        Ok(ours)
+        self.reach.own_cores.at(self.core).tell(Input::Connected(theirs));
+        ours
     }
 
     async fn connect(&self) -> Result<Connection, String> {

@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use self::inbox::LaneNumber;
-pub(crate) use self::inbox::{CoreHandle, Input, LocalAppend};
+pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend};
 pub(crate) use self::lanes::speaks_for_a_node;
 use self::links::Links;
 pub(crate) use self::links::Reach;
