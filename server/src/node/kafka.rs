@@ -1,6 +1,6 @@
 //! The Kafka gateway in this node: what it asks of the node, and the threads it runs on.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -82,9 +82,7 @@ pub(super) struct KafkaServer {
 
 impl KafkaServer {
     /// Takes the TCP port of the node.
-    pub(super) async fn bind(config: &Config) -> Result<TcpListener, NodeError> {
-        let resolved = crate::address::resolve(&config.listen).await;
-        let address = resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
+    pub(super) fn bind(config: &Config, address: SocketAddr) -> Result<TcpListener, NodeError> {
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -93,7 +91,7 @@ impl KafkaServer {
     }
 
     pub(super) fn start(config: &Config, listener: TcpListener, broker: NodeBroker) -> Result<Self, NodeError> {
-        let threads = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
+        let threads = usize::from(broker.cores.count());
         let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kafka").enable_all().build();
         let runtime = runtime.map_err(NodeError::Thread)?;
         let _inside = runtime.enter();

@@ -25,13 +25,14 @@ mod shards;
 mod trust;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::pool::Pool;
 use dlog_metadata::Metadata;
 use dlog_proto::transport::{
-    ConnectionClass, ConnectorConfig, ListenError, NodeCert, QuicConnector, QuicListener, TlsError, close_code,
+    ConnectionClass, ConnectorConfig, ListenError, QuicConnector, QuicListener, TlsError, close_code,
 };
 use dlog_proto::wire::AliveNode;
 use dlog_proto::{NodeId, ProcessId};
@@ -136,8 +137,9 @@ impl Node {
         let process = ProcessId::random();
         let voters = settings::voters(&config)?;
         let identity = trust::Identity::load(&config)?;
-        let listener = Arc::new(bind(&config, &identity.cert).await?);
-        let kafka_listener = KafkaServer::bind(&config).await?;
+        let address = listen_address(&config).await?;
+        let listener = Arc::new(QuicListener::bind(address, &identity.cert, settings::listener_config(&config))?);
+        let kafka_listener = KafkaServer::bind(&config, address)?;
         let cores = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
         let (cores, inboxes) = Cores::new(cores as u16);
         let introduction = Arc::new(Introduction::new(config.node_id, process, cores.count(), data_dir.cluster()));
@@ -339,10 +341,10 @@ async fn pass_on(mut suspected: mpsc::UnboundedReceiver<(NodeId, ProcessId)>, me
     }
 }
 
-async fn bind(config: &Config, cert: &NodeCert) -> Result<QuicListener, NodeError> {
+/// Both for QUIC and for Kafka's protocol.
+async fn listen_address(config: &Config) -> Result<SocketAddr, NodeError> {
     let resolved = crate::address::resolve(&config.listen).await;
-    let address = resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })?;
-    Ok(QuicListener::bind(address, cert, settings::listener_config(config))?)
+    resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })
 }
 
 /// Hands connections to the threads that will own them.

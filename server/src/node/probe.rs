@@ -7,9 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use dlog_metadata::Metadata;
+use dlog_proto::transport::HostPort;
 use dlog_proto::{NodeId, ProcessId};
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::address::resolve;
 
 /// Between two datagrams to a node.
 const EVERY: Duration = Duration::from_millis(20);
@@ -33,7 +36,9 @@ pub(crate) async fn watch(node: NodeId, process: ProcessId, address: String, met
 }
 
 async fn until_refused(address: &str) -> io::Result<()> {
-    let to = lookup_host(address).await?.next().ok_or(io::ErrorKind::NotFound)?;
+    let address: HostPort = address.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    // By the rule of those who listen: on another address of a name, nobody may.
+    let to = resolve(&address).await?;
     let any: SocketAddr =
         if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any).await?;
