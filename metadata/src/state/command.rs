@@ -66,12 +66,16 @@ pub struct Roles {
 
 impl Roles {
     pub const ALL: Self = Self { metadata: true, sequencer: true, storage: true };
+
+    pub fn names(self) -> Vec<&'static str> {
+        let roles = [(self.metadata, "metadata"), (self.sequencer, "sequencer"), (self.storage, "storage")];
+        roles.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
+    }
 }
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roles = [(self.metadata, "metadata"), (self.sequencer, "sequencer"), (self.storage, "storage")];
-        let names: Vec<_> = roles.into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
+        let names = self.names();
         f.write_str(if names.is_empty() { "none".to_owned() } else { names.join(",") }.as_str())
     }
 }

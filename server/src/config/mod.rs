@@ -24,6 +24,7 @@ mod values;
 
 use std::path::PathBuf;
 
+use dlog_metadata::state::Roles;
 use dlog_proto::transport::HostPort;
 use dlog_proto::{Location, NodeId};
 
@@ -31,7 +32,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flags::SettingFlags;
 pub use load::{Effective, Origin, load};
 pub use schema::Field;
-pub use values::{ByteSize, ClusterNodes, LogFilter, LogFormat, Millis, Roles};
+pub use values::{ByteSize, ClusterNodes, LogFilter, LogFormat, Millis};
 
 use values::{http_address, local_address};
 

@@ -61,6 +61,25 @@ impl Requests {
     pub(crate) fn next(&self) -> RequestId {
         RequestId { process: self.process, counter: self.next.fetch_add(1, Ordering::Relaxed) }
     }
+
+    /// Asks until there is an answer: what was asked for may have been done whatever went wrong, and the same request is not
+    /// done twice. Answers with the revision too.
+    pub(crate) async fn carry_out<O: Operation + Clone>(
+        &self,
+        metadata: &Metadata,
+        operation: O,
+    ) -> Result<(u64, O::Answer), MetadataError> {
+        let request = self.next();
+        loop {
+            match metadata.run(request, operation.clone()).await {
+                Err(error @ (MetadataError::Unavailable(_) | MetadataError::NotLeader { .. })) => {
+                    tracing::info!("waiting for the metadata tier: {error}");
+                    sleep(RETRY).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
 }
 
 /// Carries what is asked for to the tier.
@@ -95,20 +114,10 @@ impl Carrier {
         }
     }
 
-    /// Asks until there is an answer: what was asked for may have been done whatever went wrong, and the same request is not
-    /// done twice. `None` if there will be none.
+    /// `None` if there will be no answer.
     async fn ask<O: Operation + Clone>(&self, operation: O) -> Option<(u64, O::Answer)> {
-        let request = self.requests.next();
-        loop {
-            match self.metadata.run(request, operation.clone()).await {
-                Ok(answer) => return Some(answer),
-                Err(MetadataError::Unavailable(_) | MetadataError::NotLeader { .. }) => sleep(RETRY).await,
-                Err(error) => {
-                    tracing::warn!(%error, "the metadata tier will not answer");
-                    return None;
-                }
-            }
-        }
+        let answer = self.requests.carry_out(&self.metadata, operation).await;
+        answer.inspect_err(|error| tracing::warn!(%error, "the metadata tier will not answer")).ok()
     }
 
     async fn activate(self, core: u16, partitions: Vec<PartitionUid>, planned: bool) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::clock::now_ms;
-use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, Roles, State};
-use dlog_metadata::{Metadata, MetadataError, Operation};
+use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, State};
+use dlog_metadata::{Metadata, MetadataError};
 use dlog_proto::{ClusterId, ProcessId, ShardId};
 use tokio::time::sleep;
 
@@ -58,7 +58,7 @@ impl Registrar {
         let mut dirs = self.open_known(dirs).await;
         self.say_waiting("a majority of the nodes that vote in the metadata tier");
         let init = InitCluster { cluster: ClusterId::random(), created_ms: now_ms() };
-        let (_, cluster) = self.run(init).await?;
+        let (_, cluster) = self.requests.carry_out(&self.metadata, init).await?;
         // Before anything is written that belongs to the cluster.
         self.data_dir.set_cluster(cluster)?;
         let Registered { shards, .. } = self.register(&mut dirs).await?;
@@ -82,7 +82,7 @@ impl Registrar {
             return;
         }
         let dirs = ShardDir::all(&self.config, &self.data_dir);
-        let registered = self.run(self.command(&dirs)).await;
+        let registered = self.requests.carry_out(&self.metadata, self.command(&dirs)).await;
         tracing::warn!(?registered, "another process was registered for this node; registered again");
     }
 
@@ -115,7 +115,7 @@ impl Registrar {
     /// A disk that the cluster does not take for this shard is left out; the others serve.
     async fn register(&self, dirs: &mut Vec<ShardDir>) -> Result<Registered, RegistrationError> {
         loop {
-            let (revision, answer) = self.run(self.command(dirs)).await?;
+            let (revision, answer) = self.requests.carry_out(&self.metadata, self.command(dirs)).await?;
             match answer {
                 Ok(registered) => {
                     // What this node sees from here on has this process in it.
@@ -142,31 +142,12 @@ impl Registrar {
             node: config.node_id,
             address: config.advertise.to_string(),
             http: config.http.to_string(),
-            roles: Roles {
-                metadata: config.roles.metadata,
-                sequencer: config.roles.sequencer,
-                storage: config.roles.storage,
-            },
+            roles: config.roles,
             location: config.location.clone(),
             process: self.process,
             cores: self.cores,
             weight: config.weight,
             shards: dirs.iter().map(ShardDir::registration).collect(),
-        }
-    }
-
-    /// Asks until the metadata tier answers.
-    async fn run<O: Operation + Clone>(&self, operation: O) -> Result<(u64, O::Answer), MetadataError> {
-        let request = self.requests.next();
-        loop {
-            match self.metadata.run(request, operation.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error @ (MetadataError::Unavailable(_) | MetadataError::NotLeader { .. })) => {
-                    tracing::info!("waiting for the metadata tier: {error}");
-                    sleep(RETRY).await;
-                }
-                Err(error) => return Err(error),
-            }
         }
     }
 }

@@ -16,7 +16,6 @@ pub use byte_size::ByteSize;
 pub use cluster_nodes::ClusterNodes;
 pub(super) use cluster_nodes::{LOCAL_NODE_MAX, http_address, local_address};
 pub use log::{LogFilter, LogFormat};
-pub use roles::Roles;
 
 /// Something that a setting can hold. Variables and flags give strings; files may give numbers and lists as such.
 pub(in crate::config) trait Setting: Sized {

@@ -1,51 +1,29 @@
 //! What a node does.
 
-use std::fmt;
+use dlog_metadata::state::Roles;
 
 use super::{Setting, Shown, read_list};
 
-/// What a node does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles {
-    pub metadata: bool,
-    pub sequencer: bool,
-    pub storage: bool,
-}
-
-impl Roles {
-    pub const ALL: Self = Self { metadata: true, sequencer: true, storage: true };
-
-    pub fn names(self) -> Vec<&'static str> {
-        let roles = [(self.metadata, "metadata"), (self.sequencer, "sequencer"), (self.storage, "storage")];
-        roles.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
+/// `None` if there is none, or one is not known.
+fn roles_of(names: &[String]) -> Option<Roles> {
+    let mut roles = Roles::default();
+    for name in names {
+        let role = match name.as_str() {
+            "metadata" => &mut roles.metadata,
+            "sequencer" => &mut roles.sequencer,
+            "storage" => &mut roles.storage,
+            _ => return None,
+        };
+        *role = true;
     }
-
-    fn of(names: &[String]) -> Option<Self> {
-        let mut roles = Self { metadata: false, sequencer: false, storage: false };
-        for name in names {
-            let role = match name.as_str() {
-                "metadata" => &mut roles.metadata,
-                "sequencer" => &mut roles.sequencer,
-                "storage" => &mut roles.storage,
-                _ => return None,
-            };
-            *role = true;
-        }
-        (!names.is_empty()).then_some(roles)
-    }
-}
-
-impl fmt::Display for Roles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.names().join(","))
-    }
+    (!names.is_empty()).then_some(roles)
 }
 
 impl Setting for Roles {
     const PLACEHOLDER: &'static str = "ROLES";
 
     fn read(value: &toml::Value) -> Result<Self, String> {
-        let roles = read_list(value).and_then(|names| Self::of(&names));
+        let roles = read_list(value).and_then(|names| roles_of(&names));
         roles.ok_or_else(|| "one or more of metadata, sequencer, storage, separated by commas, are expected".to_owned())
     }
 
