@@ -11,6 +11,7 @@ use dlog_storage_node::entry::PartitionImage;
 use dlog_storage_node::read::{Chunk, ReadError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::links::LinkId;
 use super::shard::NewShard;
 
 /// Tells one lane from another, for as long as the process lives.
@@ -28,31 +29,22 @@ pub(crate) enum Input {
         is_node: bool,
         tx: LaneSender,
     },
-    /// A lane has at most one batch here: its task goes on when it is told to.
     LaneFrames {
         lane: LaneNumber,
-        frames: Vec<Frame>,
-        go_on: Arc<Notify>,
+        batch: FrameBatch,
     },
     LaneClosed(LaneNumber),
 
     /// A lane to a core of a node that keeps shards.
     LinkUp {
-        link: u64,
-        node: NodeId,
-        core: u16,
+        link: LinkId,
         tx: LaneSender,
     },
     LinkFrames {
-        link: u64,
-        frames: Vec<Frame>,
-        go_on: Arc<Notify>,
+        link: LinkId,
+        batch: FrameBatch,
     },
-    LinkDown {
-        link: u64,
-        node: NodeId,
-        core: u16,
-    },
+    LinkDown(LinkId),
 
     /// The nodes that live, as registered.
     Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
@@ -93,6 +85,13 @@ pub(crate) enum Input {
     },
     /// Closes the shards; the core ends when that is done.
     Stop(oneshot::Sender<()>),
+}
+
+/// What came on a lane. A lane has at most one batch in the inbox: its task goes on when it is told to.
+#[derive(Debug)]
+pub(crate) struct FrameBatch {
+    pub(super) frames: Vec<Frame>,
+    pub(super) go_on: Arc<Notify>,
 }
 
 /// An append of another part of this process.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dlog_proto::transport::{Admission, Connection, LaneReceiver, PeerIdentity};
 use tokio::sync::Notify;
 
-use super::inbox::{CoreHandle, Input};
+use super::inbox::{CoreHandle, FrameBatch, Input, LaneNumber};
 
 static NEXT_LANE: AtomicU64 = AtomicU64::new(1);
 
@@ -29,7 +29,7 @@ pub(super) async fn serve(connection: Connection, core: CoreHandle) {
         let number = NEXT_LANE.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = lane.split();
         core.tell(Input::LaneOpened { lane: number, kind, is_node, tx });
-        tokio::task::spawn_local(hand_on(number, rx, core.clone()));
+        tokio::task::spawn_local(hand_on_lane(number, rx, core.clone()));
     }
 }
 
@@ -43,13 +43,17 @@ pub(crate) fn speaks_for_a_node(connection: &Connection) -> bool {
     }
 }
 
-async fn hand_on(lane: u64, mut rx: LaneReceiver, core: CoreHandle) {
+async fn hand_on_lane(lane: LaneNumber, rx: LaneReceiver, core: CoreHandle) {
+    hand_on(rx, &core, |batch| Input::LaneFrames { lane, batch }).await;
+    core.tell(Input::LaneClosed(lane));
+}
+
+/// Hands on what a lane receives until it ends, a batch at a time: the next is not read before the core is done with the last.
+pub(super) async fn hand_on(mut rx: LaneReceiver, core: &CoreHandle, input: impl Fn(FrameBatch) -> Input) {
     let go_on = Arc::new(Notify::new());
     let mut frames = Vec::new();
     while rx.recv_many(&mut frames).await.is_ok() {
-        let frames = std::mem::take(&mut frames);
-        core.tell(Input::LaneFrames { lane, frames, go_on: go_on.clone() });
+        core.tell(input(FrameBatch { frames: std::mem::take(&mut frames), go_on: go_on.clone() }));
         go_on.notified().await;
     }
-    core.tell(Input::LaneClosed(lane));
 }

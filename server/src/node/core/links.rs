@@ -12,11 +12,12 @@ use dlog_proto::transport::{
 };
 use dlog_proto::wire::Frame;
 use dlog_proto::{NodeId, ProcessId, ShardId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::inbox::{CoreHandle, Cores, Input};
+use super::lanes::hand_on;
 
 /// Pause before a node that could not be reached is tried again; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
@@ -43,9 +44,17 @@ struct Peer {
     links: Vec<Link>,
 }
 
+/// A lane to a core of a node, told from those before it by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkId {
+    number: u64,
+    node: NodeId,
+    core: u16,
+}
+
 #[derive(Debug)]
 struct Link {
-    number: u64,
+    id: LinkId,
     tx: Option<LaneSender>,
     task: AbortHandle,
 }
@@ -88,41 +97,31 @@ impl Links {
 
     fn start(&self, node: NodeId, core: u16, info: &NodeInfo) -> Link {
         let number = NEXT_LINK.fetch_add(1, Ordering::Relaxed);
+        let id = LinkId { number, node, core };
         let task = LinkTask {
-            number,
-            node,
-            core,
+            id,
             process: info.process,
             address: info.address.clone(),
             reach: self.reach.clone(),
             me: self.me.clone(),
         };
-        Link { number, tx: None, task: tokio::task::spawn_local(task.run()).abort_handle() }
+        Link { id, tx: None, task: tokio::task::spawn_local(task.run()).abort_handle() }
     }
 
-    /// A link is up. Gives the shards that can be reached now.
-    pub(super) fn handle_up(&mut self, number: u64, node: NodeId, core: u16, tx: LaneSender) -> Vec<ShardId> {
-        self.set(number, node, core, Some(tx))
-    }
-
-    /// A link is down. Gives the shards that cannot be reached now.
-    pub(super) fn handle_down(&mut self, number: u64, node: NodeId, core: u16) -> Vec<ShardId> {
-        self.set(number, node, core, None)
-    }
-
-    fn set(&mut self, number: u64, node: NodeId, core: u16, tx: Option<LaneSender>) -> Vec<ShardId> {
-        let Some(peer) = self.peers.get_mut(&node) else { return Vec::new() };
-        let Some(link) = peer.links.get_mut(usize::from(core)).filter(|link| link.number == number) else {
+    /// A link is up, or down (no sender). Gives the shards that it leads to; none if it does not count any more.
+    pub(super) fn handle_link(&mut self, id: LinkId, tx: Option<LaneSender>) -> Vec<ShardId> {
+        let Some(peer) = self.peers.get_mut(&id.node) else { return Vec::new() };
+        let Some(link) = peer.links.get_mut(usize::from(id.core)).filter(|link| link.id == id) else {
             return Vec::new();
         };
         link.tx = tx;
-        let shards = peer.info.shards.keys().map(|shard| ShardId { node, shard: *shard });
-        shards.filter(|shard| shard.core(peer.info.cores) == core).collect()
+        let shards = peer.info.shards.keys().map(|shard| ShardId { node: id.node, shard: *shard });
+        shards.filter(|shard| shard.core(peer.info.cores) == id.core).collect()
     }
 
     /// Whether frames of this link still count.
-    pub(super) fn is_current(&self, number: u64) -> bool {
-        self.peers.values().flat_map(|peer| &peer.links).any(|link| link.number == number)
+    pub(super) fn is_current(&self, id: LinkId) -> bool {
+        self.peers.get(&id.node).and_then(|peer| peer.links.get(usize::from(id.core))).is_some_and(|link| link.id == id)
     }
 
     /// Sends to a shard; without a link the frame is gone, and whoever sent it is told that the link is down.
@@ -138,9 +137,7 @@ impl Links {
 
 /// Keeps one lane to one core of one process open.
 struct LinkTask {
-    number: u64,
-    node: NodeId,
-    core: u16,
+    id: LinkId,
     process: ProcessId,
     address: String,
     reach: Reach,
@@ -154,12 +151,12 @@ impl LinkTask {
             match self.open().await {
                 Ok((connection, tx, rx)) => {
                     pause = RETRY_MIN;
-                    self.me.tell(Input::LinkUp { link: self.number, node: self.node, core: self.core, tx });
-                    self.hand_on(rx).await;
-                    self.me.tell(Input::LinkDown { link: self.number, node: self.node, core: self.core });
+                    self.me.tell(Input::LinkUp { link: self.id, tx });
+                    hand_on(rx, &self.me, |batch| Input::LinkFrames { link: self.id, batch }).await;
+                    self.me.tell(Input::LinkDown(self.id));
                     self.suspect(&connection).await;
                 }
-                Err(why) => tracing::debug!("no link to {} at {}: {why}", self.node, self.address),
+                Err(why) => tracing::debug!("no link to {} at {}: {why}", self.id.node, self.address),
             }
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
@@ -167,7 +164,7 @@ impl LinkTask {
     }
 
     async fn open(&self) -> Result<(Connection, LaneSender, LaneReceiver), String> {
-        let connection = if self.node == self.reach.node { self.connect_inside() } else { self.connect().await? };
+        let connection = if self.id.node == self.reach.node { self.connect_inside() } else { self.connect().await? };
         let lane = connection.open_lane(LaneKind::Store).await.map_err(|error| error.to_string())?;
         let (tx, rx) = lane.split();
         Ok((connection, tx, rx))
@@ -176,14 +173,14 @@ impl LinkTask {
     /// To a core of this process, without a network.
     fn connect_inside(&self) -> Connection {
         let (ours, theirs) = memory::pair();
-        self.reach.own_cores.at(self.core).tell(Input::Connected(theirs));
+        self.reach.own_cores.at(self.id.core).tell(Input::Connected(theirs));
         ours
     }
 
     async fn connect(&self) -> Result<Connection, String> {
         let address: HostPort = self.address.parse().map_err(|error| format!("{error}"))?;
-        let hello = Hello { expect_node: Some(self.node), ..self.reach.hello.clone() };
-        let class = ConnectionClass::Data { core: self.core };
+        let hello = Hello { expect_node: Some(self.id.node), ..self.reach.hello.clone() };
+        let class = ConnectionClass::Data { core: self.id.core };
         let connection = self.reach.connector.connect(&address, class, &hello).await.map_err(|e| e.to_string())?;
         if connection.peer().process != Some(self.process) {
             connection.close(close_code::DONE, "it is another process than the one that is registered");
@@ -192,21 +189,11 @@ impl LinkTask {
         Ok(connection)
     }
 
-    async fn hand_on(&self, mut rx: LaneReceiver) {
-        let go_on = Arc::new(Notify::new());
-        let mut frames = Vec::new();
-        while rx.recv_many(&mut frames).await.is_ok() {
-            let frames = std::mem::take(&mut frames);
-            self.me.tell(Input::LinkFrames { link: self.number, frames, go_on: go_on.clone() });
-            go_on.notified().await;
-        }
-    }
-
     /// If it was the connection that ended, the process may have.
     async fn suspect(&self, connection: &Connection) {
         let reason = tokio::time::timeout(Duration::from_millis(1), connection.closed()).await;
         if matches!(reason, Ok(reason) if reason != CloseReason::Local) {
-            let _ = self.reach.suspects.send((self.node, self.process));
+            let _ = self.reach.suspects.send((self.id.node, self.process));
         }
     }
 }

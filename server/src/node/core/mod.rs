@@ -31,11 +31,11 @@ use dlog_sequencer::{Host, Settings};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use self::inbox::LaneNumber;
 pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend};
+use self::inbox::{FrameBatch, LaneNumber};
 pub(crate) use self::lanes::speaks_for_a_node;
-use self::links::Links;
 pub(crate) use self::links::Reach;
+use self::links::{LinkId, Links};
 use self::sequencing::Sequencing;
 use self::shard::LocalShard;
 pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
@@ -153,21 +153,21 @@ impl Core {
             Input::LaneOpened { lane, kind, is_node, tx } => {
                 self.lanes.insert(lane, OpenLane { kind, is_node, tx });
             }
-            Input::LaneFrames { lane, frames, go_on } => {
+            Input::LaneFrames { lane, batch: FrameBatch { frames, go_on } } => {
                 frames.into_iter().for_each(|frame| self.handle_frame((now, now_ms), lane, frame));
                 go_on.notify_one();
             }
             Input::LaneClosed(lane) => self.close_lane(lane),
-            Input::LinkUp { link, node, core, tx } => {
-                let shards = self.links.handle_up(link, node, core, tx);
+            Input::LinkUp { link, tx } => {
+                let shards = self.links.handle_link(link, Some(tx));
                 shards.into_iter().for_each(|shard| host.handle_link(now, shard, true));
             }
-            Input::LinkFrames { link, frames, go_on } => {
+            Input::LinkFrames { link, batch: FrameBatch { frames, go_on } } => {
                 self.handle_link_frames(now, link, frames);
                 go_on.notify_one();
             }
-            Input::LinkDown { link, node, core } => {
-                let shards = self.links.handle_down(link, node, core);
+            Input::LinkDown(link) => {
+                let shards = self.links.handle_link(link, None);
                 shards.into_iter().for_each(|shard| host.handle_link(now, shard, false));
             }
             Input::Nodes(nodes) => {
@@ -239,7 +239,7 @@ impl Core {
         }
     }
 
-    fn handle_link_frames(&mut self, now: Time, link: u64, frames: Vec<Frame>) {
+    fn handle_link_frames(&mut self, now: Time, link: LinkId, frames: Vec<Frame>) {
         if !self.links.is_current(link) {
             return;
         }
