@@ -10,9 +10,9 @@ use dlog_proto::wire::{BlockDescribed, DescribeBlock, ErrorCode, Failed, Freshne
 use dlog_proto::{EpochTable, LogId, Lsn, PartitionId, ShardId};
 
 use crate::Client;
-use crate::clock::now_ms;
 use crate::directory::unexpected;
 use crate::error::ClientError;
+use dlog_proto::clock::now_ms;
 
 /// Logs, or tables, that are asked for at a time.
 const PAGE: u32 = 500;

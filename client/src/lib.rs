@@ -21,7 +21,6 @@
 
 mod admin;
 pub mod append;
-pub mod clock;
 pub mod control;
 mod directory;
 mod error;

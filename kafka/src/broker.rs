@@ -1,12 +1,15 @@
 //! What the gateway needs of the node that it is part of.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::producer::ActiveProducer;
 use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
-use dlog_proto::{NodeId, PartitionUid};
+use dlog_proto::{NodeId, PartitionUid, ShardId};
 use tokio::sync::watch;
 
 /// Something that is under way.
@@ -16,6 +19,25 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the metadata tier did not answer: {0}")]
 pub struct ProposeError(pub String);
+
+/// A shard of this node: a directory with a part of the records.
+#[derive(Debug, Clone)]
+pub struct LogDir {
+    pub shard: ShardId,
+    pub path: PathBuf,
+    /// `None` if the shard is not served.
+    pub usage: Option<LogDirUsage>,
+}
+
+/// What a shard takes, in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct LogDirUsage {
+    /// Of the file system, and what is left of it.
+    pub total_bytes: u64,
+    pub usable_bytes: u64,
+    /// Of each of the partitions that were asked for and have something here.
+    pub partitions: HashMap<PartitionUid, u64>,
+}
 
 /// The node around the gateway. Nothing here may block.
 pub trait Broker: Send + Sync + 'static {
@@ -44,6 +66,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Where the partition ends, now and as it changes; `None` if it is not sequenced here. The channel closes when its
     /// sequencer goes.
     fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>>;
+
+    /// The producers that the partition's sequencer knows; `None` if it is not sequenced here, or the sequencer does not know
+    /// yet what its predecessors were sent.
+    fn producers(&self, partition: PartitionUid) -> Pending<Option<Vec<ActiveProducer>>>;
+
+    /// The shards of this node, and what these partitions take there.
+    fn log_dirs(&self, partitions: Vec<PartitionUid>) -> Pending<Vec<LogDir>>;
 
     /// Has the metadata tier carry out a command, and says at which revision.
     fn propose(&self, command: Command) -> Pending<Result<(u64, Response), ProposeError>>;

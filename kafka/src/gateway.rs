@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dlog_client::Client;
 use dlog_proto::transport::Complaints;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,7 +17,6 @@ use crate::fetch::{Readers, Sessions};
 use crate::group::Groups;
 use crate::handlers::NewestSeen;
 use crate::producer_ids::ProducerIds;
-use crate::reading::Reading;
 use crate::settings::Settings;
 
 /// Pause after the system refused to hand over a connection: it has none left to give.
@@ -28,7 +28,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) reading: Arc<dyn Reading>,
+    /// Reads from the shards of a nodeset, wherever they are.
+    pub(crate) client: Client,
     pub(crate) settings: Settings,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: Mutex<Sessions>,
@@ -93,14 +94,15 @@ impl Drop for Place {
 }
 
 impl Gateway {
-    /// A gateway of the node that `broker` is. Must be called on a tokio runtime: the coordinators of groups run on it.
-    pub fn new(broker: Arc<dyn Broker>, reading: Arc<dyn Reading>, settings: Settings) -> Self {
+    /// A gateway of the node that `broker` is; it reads with `client`. Must be called on a tokio runtime: the coordinators of
+    /// groups run on it.
+    pub fn new(broker: Arc<dyn Broker>, client: Client, settings: Settings) -> Self {
         let units = (settings.requests_bytes_max / REQUEST_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         let shared = Shared {
             producer_ids: ProducerIds::new(broker.clone()),
             sessions: Mutex::new(Sessions::new(settings.fetch_sessions_max)),
-            readers: Readers::new(reading.clone()),
-            groups: Groups::start(broker.clone(), reading.clone(), settings.group.clone()),
+            readers: Readers::new(client.clone()),
+            groups: Groups::start(broker.clone(), client.clone(), settings.group.clone()),
             newest_seen: NewestSeen::default(),
             request_memory: Arc::new(Semaphore::new(units)),
             closed: ClosedComplaints::default(),
@@ -108,7 +110,7 @@ impl Gateway {
             connections: Arc::new(Semaphore::new(settings.connections_max)),
             per_ip: Mutex::default(),
             broker,
-            reading,
+            client,
             settings,
         };
         Self { shared: Arc::new(shared) }

@@ -26,12 +26,10 @@ mod gateway;
 mod group;
 mod handlers;
 mod producer_ids;
-mod reading;
 mod settings;
 mod wire;
 
-pub use broker::{Broker, Pending, ProposeError};
+pub use broker::{Broker, LogDir, LogDirUsage, Pending, ProposeError};
 pub use gateway::Gateway;
 pub use group::GroupSettings;
-pub use reading::{ClientReading, Reading, Step, Steps};
 pub use settings::Settings;

@@ -90,6 +90,8 @@ bugs! {
     SealSparesAmends,
     /// A sealed shard still takes stores of older recoverers (C9b).
     SealSparesRecoverers,
+    /// A shard that lost its write cache tells of it at the next start only (C2).
+    LostCacheNotKept,
     /// What lies beyond a decided end is neither purged nor refused (C8).
     PurgeForgotten,
     /// Beyond a known end, stores are still taken (C8).

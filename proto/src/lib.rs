@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod bugs;
+pub mod clock;
 mod epoch_table;
 mod ids;
 mod lsn;

@@ -39,6 +39,14 @@ pub struct StoredBatch {
     pub timestamp: TimestampMs,
 }
 
+/// A producer of a partition, and the batch that it wrote last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer: i64,
+    pub epoch: i16,
+    pub last: StoredBatch,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct ProducerState {
     epoch: i16,
@@ -86,6 +94,14 @@ impl ProducerTable {
 
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
+    }
+
+    /// All producers, by their ids.
+    pub fn active(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.producers.iter().filter_map(|(&producer, state)| {
+            let last = *state.batches.last()?;
+            Some(ActiveProducer { producer, epoch: state.epoch, last })
+        })
     }
 
     /// What to do with this batch.

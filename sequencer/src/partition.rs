@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::producer::{Admission, ProducerBatch, ProducerTable, StoredBatch};
+use dlog_proto::producer::{ActiveProducer, Admission, ProducerBatch, ProducerTable, StoredBatch};
 use dlog_proto::record::{self, BatchError, BatchHeader, TimestampType};
 use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
@@ -220,6 +220,11 @@ impl PartitionSequencer {
     /// The epoch table as far as this sequencer knows it.
     pub fn table(&self) -> &EpochTable {
         &self.table
+    }
+
+    /// Producers that wrote not long ago. All of them, once it is ready.
+    pub fn producers(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.producers.active()
     }
 
     /// Takes an append. The answer comes as [`Output::Reply`].

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use dlog_client::clock::now_ms;
 use dlog_metadata::Metadata;
+use dlog_proto::clock::now_ms;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 

@@ -1,36 +1,19 @@
 //! The built command, run as a user does.
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::{dlog, free_address};
 use tempfile::TempDir;
-
-fn dlog() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dlog"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DLOG_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
 
 fn output(args: &[&str]) -> Output {
     dlog().args(args).output().unwrap()
-}
-
-/// An address on which nobody listened a moment ago, by neither protocol.
-fn free_address() -> String {
-    loop {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        if UdpSocket::bind(address).is_ok() {
-            return address.to_string();
-        }
-    }
 }
 
 /// A node that says it is ready. Killed when dropped.

@@ -15,6 +15,7 @@ use crate::scenario::Focus;
 fn hunt(bug: Bug) -> (Focus, u64) {
     match bug {
         Bug::ReleaseFromMemory | Bug::SettleFromMemory | Bug::IncompleteCounts => (Focus::WriteCache, 100),
+        Bug::LostCacheNotKept => (Focus::WriteCache, 500),
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),

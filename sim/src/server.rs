@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
-    Activate, Command, Decide, DecideError, Decision, MissingCopies, Partition, RecordUnderReplicated, RegisterNode,
-    Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
+    Activate, Command, Decide, DecideError, Decided, Decision, Partition, RecordUnderReplicated, RegisterNode,
+    Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem, Verdict,
 };
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Release, Seal};
 use dlog_proto::{
-    ClusterId, End, Epoch, Esn, Location, Lsn, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
+    ClusterId, End, Epoch, Location, Lsn, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
 };
 use dlog_sequencer::{AppendRequest, Host, HostOutput, Output, Proposal, Settings, Token};
 use dlog_storage_node::Start;
@@ -249,10 +249,11 @@ impl Process {
                 }
             }
             if let Some(shard) = self.shards.get_mut(&given.index) {
-                shard.set_incomplete_before(given.incomplete_before);
+                shard.handle_registered(given.incomplete_before);
             }
         }
         self.registered = true;
+        self.unclean.clear();
         let own: Vec<u16> = self.shards.keys().copied().collect();
         own.into_iter()
             .for_each(|index| self.host.handle_link(cx.now, ShardId { node: self.node, shard: index }, true));
@@ -365,25 +366,19 @@ impl Process {
         match (pending.command, response) {
             (Command::Activate(activate), Response::Activate(Ok(activated))) => {
                 for (partition, result) in activate.partitions.into_iter().zip(activated.results) {
-                    // An answer may be older than the newest epoch by now.
-                    let table = result.ok().and_then(|activation| {
-                        let mut table = state.table(partition)?;
-                        table.epochs.retain(|e| e.epoch <= activation.epoch);
-                        Some(table)
-                    });
+                    let table = result.ok().and_then(|activation| state.table_upto(partition, activation.epoch));
                     self.host.handle_activated(cx.now, cx.now_ms, partition, table);
                 }
             }
             (Command::Decide(decide), Response::Decide(Ok(results))) => {
                 for (decision, result) in decide.decisions.into_iter().zip(results) {
-                    self.handle_decision(cx, &decision, result.map(|decided| decided.end));
+                    self.handle_decision(cx, &decision, result);
                 }
             }
             (Command::UnderReplicated(record), Response::UnderReplicated(Ok(results))) => {
                 for (item, result) in record.items.into_iter().zip(results) {
                     if result.is_ok() && matches!(item.change, UnderReplicatedChange::Open { .. }) {
-                        let shard = ShardRef { shard: item.shard, incarnation: item.incarnation };
-                        self.host.handle_missing_recorded(cx.now, item.partition, item.epoch, shard);
+                        self.host.handle_missing_recorded(cx.now, item.partition, item.epoch, item.shard_ref());
                     }
                 }
             }
@@ -392,18 +387,15 @@ impl Process {
         }
     }
 
-    fn handle_decision(&mut self, cx: &mut Context<'_>, decision: &Decision, result: Result<End, DecideError>) {
+    fn handle_decision(&mut self, cx: &mut Context<'_>, decision: &Decision, result: Result<Decided, DecideError>) {
         let Decision { partition, epoch, .. } = *decision;
-        let end = match result {
-            Ok(end) => end,
-            Err(DecideError::AlreadyDecided { end, .. }) => {
-                end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })
+        match Verdict::of(result) {
+            Ok(Verdict::Ended(End { last_esn, authoritative })) => {
+                self.host.handle_decided(partition, EpochEnd { epoch, last_esn, authoritative });
             }
-            Err(DecideError::Stale { newest, .. }) => return self.host.handle_superseded(cx.now, partition, newest),
-            Err(error) => return cx.violation(format!("a decision was refused: {error}")),
-        };
-        let End { last_esn, authoritative } = end;
-        self.host.handle_decided(partition, EpochEnd { epoch, last_esn, authoritative });
+            Ok(Verdict::Superseded(by)) => self.host.handle_superseded(cx.now, partition, by),
+            Err(error) => cx.violation(format!("a decision was refused: {error}")),
+        }
     }
 
     fn pump(&mut self, cx: &mut Context<'_>) {
@@ -465,26 +457,15 @@ impl Process {
 
     fn carry_proposal(&mut self, cx: &mut Context<'_>, proposal: Proposal) {
         let item = |partition, epoch, shard: ShardRef, change| {
-            let ShardRef { shard, incarnation } = shard;
-            let items = vec![UnderReplicatedItem { partition, epoch, shard, incarnation, change }];
+            let items = vec![UnderReplicatedItem::new(partition, epoch, shard, change)];
             Command::UnderReplicated(RecordUnderReplicated { items })
         };
         let command = match proposal {
             Proposal::Decide(decision) => {
-                let missing = |(shard, from): (ShardRef, Esn)| MissingCopies {
-                    shard: shard.shard,
-                    incarnation: shard.incarnation,
-                    from,
-                    to: decision.last_esn,
-                };
-                let decision = Decision {
-                    partition: decision.partition,
-                    epoch: decision.epoch,
-                    last_esn: decision.last_esn,
-                    authoritative: decision.authoritative,
-                    recoverer: decision.recoverer,
-                    under_replicated: decision.missing.into_iter().map(missing).collect(),
-                };
+                let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, missing } =
+                    decision;
+                let end = End { last_esn, authoritative };
+                let decision = Decision::new((partition, epoch), end, recoverer, &missing);
                 Command::Decide(Decide { decisions: vec![decision] })
             }
             Proposal::OpenMissing { partition, epoch, shard, from } => {

@@ -1,21 +1,17 @@
 //! One simulated shard: the production admission core on the production engine, over a disk that forgets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::block::{Block, BlockKind};
-use dlog_proto::producer::ProducerTable;
-use dlog_proto::wire::{
-    ClaimKind, FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadMode, ReadProducers, ReadStarted, ReadStatus,
-    Sealed, StartRead, Store, StoreAnswer, StoreRefusal,
-};
+use dlog_proto::block::BlockKind;
+use dlog_proto::wire::{ClaimKind, FetchBlock, ReadMode, ReadProducers, Sealed, StartRead, StoreRefusal};
 use dlog_proto::{ClusterId, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::disk::simulated::SimulatedDisk;
 use dlog_storage_node::entry::{Entry, EntrySeq, StoredBlock};
 use dlog_storage_node::index::memory::MemoryKv;
 use dlog_storage_node::read::{Found, Reader};
-use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
+use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, ReadStreams, ShardCore, lookups};
 use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 
 use crate::context::Context;
@@ -68,7 +64,7 @@ pub(crate) struct Shard {
     tracked: Vec<Tracked>,
     /// There is no room for blocks.
     pub full: bool,
-    streams: BTreeMap<(Address, u64), ReadStream>,
+    streams: ReadStreams<(Address, u64)>,
     /// Those that are in single-copy mode.
     single_copy: BTreeSet<(Address, u64)>,
 }
@@ -102,7 +98,7 @@ impl Shard {
             flush_due: false,
             tracked: Vec::new(),
             full: false,
-            streams: BTreeMap::new(),
+            streams: ReadStreams::new(shard),
             single_copy: BTreeSet::new(),
         };
         shard.track_again(medium, ledger);
@@ -184,8 +180,12 @@ impl Shard {
         self.core.is_failed()
     }
 
-    pub(crate) fn set_incomplete_before(&mut self, revision: u64) {
-        self.incomplete_before = self.incomplete_before.max(revision);
+    /// The metadata tier knows of this start.
+    pub(crate) fn handle_registered(&mut self, incomplete_before: u64) {
+        self.incomplete_before = self.incomplete_before.max(incomplete_before);
+        if self.engine.forget_lost_write_cache().is_err() {
+            self.core.handle_failed();
+        }
     }
 
     fn shard_ref(&self) -> ShardRef {
@@ -195,98 +195,45 @@ impl Shard {
     /// Handles a message for this shard.
     pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
-            Message::Store(store, block) if self.full => self.refuse(cx, from, &store, &block),
+            Message::Store(store, block) if self.full => {
+                self.core.refuse_store(asker(from), &store, &block, StoreRefusal::NoSpace);
+            }
             Message::Store(store, block) => self.core.handle_store(asker(from), store, block),
             Message::Amend(amend) => self.core.handle_amend(asker(from), amend),
             Message::Seal(seal) => self.core.handle_seal(asker(from), seal),
             Message::Release(release) => self.core.handle_release(release),
             Message::Fetch(fetch) => self.fetch(cx, from, &fetch),
             Message::ReadProducers(read) => self.read_producers(cx, from, &read),
-            Message::StartRead(stream, request) => self.start_read(cx, from, stream, request),
-            Message::StopRead(stream, _) => drop(self.streams.remove(&(from, stream))),
+            Message::StartRead(stream, request) => self.start_read(from, stream, request),
+            Message::StopRead(stream, _) => self.streams.stop((from, stream)),
             _ => {}
         }
         self.pump(cx);
     }
 
-    fn refuse(&self, cx: &mut Context<'_>, from: Address, store: &Store, block: &Block) {
-        let header = block.header();
-        let answer = StoreAnswer {
-            shard: store.shard,
-            incarnation: store.incarnation,
-            partition: header.partition,
-            epoch: header.epoch,
-            first_esn: header.first_esn,
-            snapshot: header.kind == BlockKind::ProducerSnapshot,
-            version: store.placement.version,
-            result: Err(StoreRefusal::NoSpace),
-        };
-        cx.send(from, Lane::Store, Message::Stored(answer));
-    }
-
     /// A reader is gone.
     pub(crate) fn stop_reads(&mut self, reader: Address) {
-        self.streams.retain(|(address, _), _| *address != reader);
+        let gone: Vec<_> = self.streams.readers().filter(|(address, _)| *address == reader).collect();
+        gone.into_iter().for_each(|reader| self.streams.stop(reader));
     }
 
-    fn start_read(&mut self, cx: &mut Context<'_>, from: Address, number: u64, request: StartRead) {
-        let refusal = match () {
-            () if self.core.is_failed() => Some(ReadStatus::Disabled),
-            () if request.incarnation != self.core.incarnation() => Some(ReadStatus::Incarnation),
-            () => None,
-        };
-        if let Some(status) = refusal {
-            let (shard, version) = (self.core.shard(), request.version);
-            let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
-            return cx.send(from, Lane::Read(shard), Message::ReadStarted(number, started));
-        }
-        let partition = request.partition;
+    fn start_read(&mut self, from: Address, number: u64, request: StartRead) {
         match request.mode {
             ReadMode::SingleCopy { .. } => self.single_copy.insert((from, number)),
             ReadMode::AllSendAll => self.single_copy.remove(&(from, number)),
         };
-        match self.streams.get_mut(&(from, number)) {
-            Some(stream) => stream.handle_restart(request),
-            None => {
-                let mut stream = ReadStream::new(self.core.shard(), request);
-                if let Some(readable) = self.readable(partition) {
-                    stream.handle_readable(readable);
-                }
-                self.streams.insert((from, number), stream);
-            }
-        }
-        self.core.want(partition);
-    }
-
-    fn readable(&self, partition: PartitionUid) -> Option<Readable> {
-        let state = self.core.partition(partition)?;
-        Some(Readable { released: state.released(), settled: state.settled(), trim: state.meta().trim })
+        self.streams.handle_start(&mut self.core, (from, number), request);
     }
 
     fn fetch(&self, cx: &mut Context<'_>, from: Address, fetch: &FetchBlock) {
-        let FetchBlock { shard, incarnation, partition, target } = *fetch;
-        let found = match target {
-            _ if incarnation != self.core.incarnation() => Ok(Found::Nothing),
-            FetchTarget::Records { epoch, first_esn } => self.reader.fetch(partition, epoch, first_esn),
-            FetchTarget::ProducerSnapshot => self.reader.producer_snapshot(partition),
-        };
-        let block: Option<Block> = match found {
-            Ok(Found::Block(stored)) => Some(stored.block),
-            _ => None,
-        };
-        let incarnation = self.core.incarnation();
-        let answer = FetchedBlock { shard, incarnation, partition, target, found: block.is_some() };
+        let (answer, block) = lookups::fetch(&self.reader, self.core.incarnation(), fetch);
         cx.send(from, Lane::Store, Message::Fetched(answer, block));
     }
 
     fn read_producers(&self, cx: &mut Context<'_>, from: Address, read: &ReadProducers) {
-        let mut table = ProducerTable::default();
-        let ok = read.incarnation == self.core.incarnation()
-            && matches!(self.reader.fill_producers(read.partition, read.after, &read.ends, &mut table), Ok(true));
-        let ReadProducers { shard, incarnation, partition, epoch, .. } = *read;
-        let incomplete_before = self.incomplete_before;
-        let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok };
-        cx.send(from, Lane::Store, Message::ProducersRead(answer, ok.then_some(table)));
+        let mine = self.core.incarnation();
+        let (answer, table) = lookups::read_producers(&self.reader, mine, self.incomplete_before, read);
+        cx.send(from, Lane::Store, Message::ProducersRead(answer, table));
     }
 
     /// Carries out what the core wants, until it wants nothing more.
@@ -344,52 +291,40 @@ impl Shard {
                 cx.send(asker_address(to), Lane::Store, Message::Sealed(sealed));
             }
             Output::Released { partition, .. } => {
-                let readable = self.readable(partition);
-                for stream in self.streams.values_mut().filter(|s| s.partition() == partition) {
-                    readable.into_iter().for_each(|readable| stream.handle_readable(readable));
+                if let Some(readable) = self.core.readable(partition) {
+                    self.streams.handle_readable(partition, readable);
                 }
             }
         }
     }
 
+    /// Whether a stream had something to say.
     fn pump_streams(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         let shard = self.core.shard();
         let lane = Lane::Read(shard);
-        let mut failed = Vec::new();
-        for ((reader, number), stream) in &mut self.streams {
-            let (reader, number) = (*reader, *number);
-            while let Some(output) = stream.poll_output() {
-                moved = true;
-                match output {
-                    ReadOutput::Started(started) => cx.send(reader, lane, Message::ReadStarted(number, started)),
-                    ReadOutput::Block(read, block) => {
-                        cx.send(reader, lane, Message::ReadBlock(number, shard, read, block))
+        while let Some(((reader, number), output)) = self.streams.poll_output() {
+            moved = true;
+            match output {
+                ReadOutput::Started(started) => cx.send(reader, lane, Message::ReadStarted(number, started)),
+                ReadOutput::Block(read, block) => {
+                    cx.send(reader, lane, Message::ReadBlock(number, shard, read, block));
+                }
+                ReadOutput::Claim(claim) => {
+                    if claim.kind == ClaimKind::UnderReplicated {
+                        // What follows is void up to there, and the reader knows it.
+                        self.single_copy.remove(&(reader, number));
+                    } else if self.single_copy.contains(&(reader, number)) {
+                        let partition = self.streams.get((reader, number)).map(ReadStream::partition);
+                        partition.into_iter().for_each(|p| cx.claim(Claim::Silent { partition: p, upto: claim.upto }));
                     }
-                    ReadOutput::Claim(claim) => {
-                        let partition = stream.partition();
-                        if claim.kind == ClaimKind::UnderReplicated {
-                            // What follows is void up to there, and the reader knows it.
-                            self.single_copy.remove(&(reader, number));
-                        } else if self.single_copy.contains(&(reader, number)) {
-                            cx.claim(Claim::Silent { partition, upto: claim.upto });
-                        }
-                        cx.send(reader, lane, Message::ReadClaim(number, shard, claim));
-                    }
-                    ReadOutput::Read { version, partition, from, upto, len_max } => {
-                        match self.reader.read(partition, from, upto, len_max) {
-                            Ok(chunk) => stream.handle_chunk(version, chunk),
-                            Err(_) => failed.push((reader, number, version)),
-                        }
-                    }
+                    cx.send(reader, lane, Message::ReadClaim(number, shard, claim));
+                }
+                ReadOutput::Read { version, partition, from, upto, len_max } => {
+                    let chunk = self.reader.read(partition, from, upto, len_max);
+                    self.streams.handle_chunk((reader, number), version, chunk);
                 }
             }
-        }
-        for (reader, number, version) in failed {
-            self.streams.remove(&(reader, number));
-            let started =
-                ReadStarted { shard, version, status: ReadStatus::Disabled, released: Lsn::ZERO, trim: Lsn::ZERO };
-            cx.send(reader, lane, Message::ReadStarted(number, started));
         }
         moved
     }

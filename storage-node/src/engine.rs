@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_proto::PartitionUid;
+use dlog_proto::bugs::{Bug, bug};
 
 use crate::commit::{ReserveRefused, ShardFailed};
 use crate::config::EngineConfig;
@@ -89,10 +90,11 @@ impl Engine {
         }
         let Caught { kv, index_rebuilt, replayed, losses, shard } =
             catch_up(index, &*disk, &mut inventory, &marker, start.boot_id, config.search_len())?;
+        let lost_write_cache = !formatted && loses_write_cache(&marker, start);
         let recovered = Recovered {
             formatted,
             clean: marker.clean,
-            lost_write_cache: !formatted && !marker.clean && marker.boot != start.boot_id,
+            lost_write_cache,
             torn_bytes: replayed.torn_bytes,
             losses,
             new_losses: replayed.new_losses,
@@ -100,7 +102,8 @@ impl Engine {
             replayed_bytes: replayed.replayed_bytes,
             shard,
         };
-        let in_use = Marker { boot: start.boot_id, clean: false, rebuild_index: false, end: Position::ZERO, ..marker };
+        let (boot, end) = (start.boot_id, Position::ZERO);
+        let in_use = Marker { boot, clean: false, rebuild_index: false, lost_write_cache, end, ..marker };
         in_use.write(&*disk)?;
         let shared = Arc::new(Shared::new(config, identity, Arc::clone(&disk), kv));
         let tail = (replayed.tail, replayed.next_commit);
@@ -176,6 +179,11 @@ impl Engine {
         Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(&mut |job| job(log))
     }
 
+    /// Forgets that the write cache was lost: the metadata tier knows. Until then every start tells of it.
+    pub fn forget_lost_write_cache(&mut self) -> io::Result<()> {
+        self.stop.forget_lost_write_cache()
+    }
+
     /// Makes the index durable as far as it is.
     pub fn checkpoint(&mut self) -> Result<(), KvError> {
         self.upkeep.checkpoint()
@@ -222,6 +230,15 @@ impl CleanStop {
     /// Everything before `end` is durable, and nothing more is written.
     pub(crate) fn stop(self, end: Position) -> io::Result<()> {
         Marker { clean: true, end, ..self.marker }.write(&*self.disk)
+    }
+
+    fn forget_lost_write_cache(&mut self) -> io::Result<()> {
+        if self.marker.lost_write_cache {
+            let known = Marker { lost_write_cache: false, ..self.marker };
+            known.write(&*self.disk)?;
+            self.marker = known;
+        }
+        Ok(())
     }
 
     /// The index is of no use any more: the next start makes it again.
@@ -311,7 +328,14 @@ fn read_marker(disk: &dyn Disk, identity: &Identity, start: Start) -> Result<Opt
     }
 }
 
+/// Whether what was only cached is gone, by this start or by an earlier one that could not tell anybody.
+fn loses_write_cache(before: &Marker, start: Start) -> bool {
+    let not_told = before.lost_write_cache && !bug(Bug::LostCacheNotKept);
+    not_told || (!before.clean && before.boot != start.boot_id)
+}
+
 /// What holds where no marker says anything: the worst.
 pub(crate) fn unmarked(identity: &Identity, secret: u64) -> Marker {
-    Marker { identity: *identity, secret, boot: 0, clean: false, rebuild_index: false, end: Position::ZERO }
+    let (identity, end) = (*identity, Position::ZERO);
+    Marker { identity, secret, boot: 0, clean: false, rebuild_index: false, lost_write_cache: true, end }
 }

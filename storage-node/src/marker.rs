@@ -3,7 +3,8 @@
 //! ```text
 //!  0  magic        u32   "DLM1"
 //!  4  version      u16   1: of everything in the directory
-//!  6  flags        u16   bit 0: stopped cleanly; bit 1: the index is damaged, rebuild it
+//!  6  flags        u16   bit 0: stopped cleanly; bit 1: the index is damaged, rebuild it; bit 2: the write cache was lost, and
+//!                        that is not on record yet
 //!  8  cluster      u128
 //! 24  node         u16
 //! 26  shard        u16
@@ -34,6 +35,10 @@ pub(crate) struct Marker {
     pub(crate) boot: u128,
     pub(crate) clean: bool,
     pub(crate) rebuild_index: bool,
+    /// INV-CACHE-LOSS: set by the start that finds the loss, before anything else is done, and not taken away before the metadata
+    /// tier knows. Whoever is killed in between would else take the news with him, and the next start, which finds nothing wrong,
+    /// would be believed about what the shard lacks (trap C2).
+    pub(crate) lost_write_cache: bool,
     pub(crate) end: Position,
 }
 
@@ -52,13 +57,18 @@ impl Marker {
     const VERSION: u16 = 1;
     const CLEAN: u16 = 1;
     const REBUILD_INDEX: u16 = 2;
+    const LOST_WRITE_CACHE: u16 = 4;
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::LEN);
         out.put_u32_le(Self::MAGIC);
         out.put_u16_le(Self::VERSION);
         let flag = |set, flag| if set { flag } else { 0 };
-        out.put_u16_le(flag(self.clean, Self::CLEAN) | flag(self.rebuild_index, Self::REBUILD_INDEX));
+        out.put_u16_le(
+            flag(self.clean, Self::CLEAN)
+                | flag(self.rebuild_index, Self::REBUILD_INDEX)
+                | flag(self.lost_write_cache, Self::LOST_WRITE_CACHE),
+        );
         self.identity.encode(&mut out);
         out.put_u64_le(self.secret);
         out.put_u128_le(self.boot);
@@ -91,6 +101,7 @@ impl Marker {
             boot: fields.get_u128_le(),
             clean: flags & Self::CLEAN != 0,
             rebuild_index: flags & Self::REBUILD_INDEX != 0,
+            lost_write_cache: flags & Self::LOST_WRITE_CACHE != 0,
             end: Position::new(SegmentId(fields.get_u64_le()), fields.get_u32_le()),
         })
     }
@@ -135,6 +146,7 @@ mod tests {
             boot: 6,
             clean: true,
             rebuild_index: false,
+            lost_write_cache: true,
             end: Position::new(SegmentId(3), 4096),
         }
     }
@@ -145,7 +157,7 @@ mod tests {
         let expected = [
             "444c4d31",
             "0100",
-            "0100",
+            "0500",
             "04030201000000000000000000000000",
             "0700",
             "0100",

@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 use super::accumulator::{Accumulator, Closed};
 use super::ack::{Ack, BatchState};
 use super::core::{AppendCore, AppendFailure, AppendSettings, Output};
-use crate::clock::{now, now_ms, sleep_until};
 use crate::directory::{Directory, NodeAddress};
 use crate::error::ClientError;
+use dlog_proto::clock::{now, now_ms, sleep_until};
 
 /// How appends are made.
 #[derive(Debug, Clone)]

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::core::{Item, Output, ReaderCore};
-use crate::clock::{now, sleep_until};
 use crate::directory::Directory;
 use crate::error::ClientError;
+use dlog_proto::clock::{now, sleep_until};
 
 /// Blocks and gaps that wait for the application.
 const ITEMS_AHEAD: usize = 16;

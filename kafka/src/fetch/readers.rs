@@ -5,16 +5,14 @@
 //! back for are closed, the oldest first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dlog_client::Position;
+use dlog_client::{Client, ClientError, GapReason, Position, ReadStep, Reader};
 use dlog_proto::record::{self, HEADER_LEN, RecordBatch};
 use dlog_proto::{LogId, Lsn, PartitionUid};
 use tokio::time::{Instant, timeout_at};
-
-use crate::reading::{Reading, Step, Steps};
 
 /// Open streams that nobody reads from at the moment. Each may hold a few blocks that were sent ahead.
 const IDLE_MAX: usize = 512;
@@ -24,7 +22,7 @@ type StreamKey = (PartitionUid, u64);
 
 /// A stream, and a batch of it that did not fit the last answer.
 struct Stream {
-    steps: Box<dyn Steps>,
+    reader: Reader,
     /// Offset that comes next.
     next: u64,
     held: Option<Batch>,
@@ -62,7 +60,7 @@ struct Idle {
 
 /// The open streams of a node.
 pub(crate) struct Readers {
-    reading: Arc<dyn Reading>,
+    client: Client,
     idle: Mutex<Idle>,
 }
 
@@ -85,8 +83,8 @@ pub(crate) struct ReadRequest {
 }
 
 impl Readers {
-    pub(crate) fn new(reading: Arc<dyn Reading>) -> Self {
-        Self { reading, idle: Mutex::default() }
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, idle: Mutex::default() }
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -99,14 +97,14 @@ impl Readers {
     }
 
     /// Reads batches from the one that holds `offset` on.
-    pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Vec<Batch>, String> {
+    pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
         let kept = self.idle().take((request.partition, request.offset));
         let mut stream = match kept {
             Some(stream) => stream,
             None => {
-                let opening = self.reading.open(request.log.clone(), request.index, Position::Lsn(request.from), None);
-                let Ok(steps) = timeout_at(request.deadline, opening).await else { return Ok(Vec::new()) };
-                Stream { steps: steps?, next: request.offset, held: None }
+                let opening = self.client.reader(&request.log, request.index, Position::Lsn(request.from), None);
+                let Ok(reader) = timeout_at(request.deadline, opening).await else { return Ok(Vec::new()) };
+                Stream { reader: reader?, next: request.offset, held: None }
             }
         };
         let batches = stream.read(request).await?;
@@ -116,7 +114,7 @@ impl Readers {
 }
 
 impl Stream {
-    async fn read(&mut self, request: &ReadRequest) -> Result<Vec<Batch>, String> {
+    async fn read(&mut self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while self.next < request.until {
             let Some(batch) = self.step(request.deadline).await? else { break };
@@ -134,22 +132,21 @@ impl Stream {
     }
 
     /// The next batch, if it comes in time. Gaps are passed over: the offsets in them have no records to show.
-    async fn step(&mut self, deadline: Instant) -> Result<Option<Batch>, String> {
+    async fn step(&mut self, deadline: Instant) -> Result<Option<Batch>, ClientError> {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
         loop {
-            match timeout_at(deadline, self.steps.next()).await {
+            match timeout_at(deadline, self.reader.next_step()).await {
                 Err(_) => return Ok(None),
-                Ok(Ok(Some(Step::Batch { lsn, offset, batch }))) => {
-                    return Ok(Some(Batch { lsn, offset: offset.0, batch }));
+                Ok(Ok(Some(ReadStep::Batch(read)))) => {
+                    return Ok(Some(Batch { lsn: read.lsn, offset: read.offset.0, batch: read.batch }));
                 }
-                Ok(Ok(None)) => return Err("the stream ended".to_owned()),
-                Ok(Ok(Some(Step::Gap { to, lost }))) => {
-                    if lost {
-                        tracing::error!(upto = %to, "kafka: records were lost; their offsets are skipped");
-                    }
+                Ok(Ok(None)) => return Err(ClientError::Closed),
+                Ok(Ok(Some(ReadStep::Gap { to, reason: GapReason::DataLoss, .. }))) => {
+                    tracing::error!(upto = %to, "kafka: records were lost; their offsets are skipped");
                 }
+                Ok(Ok(Some(ReadStep::Gap { .. }))) => {}
                 Ok(Err(error)) => return Err(error),
             }
         }

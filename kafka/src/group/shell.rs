@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlog_client::Position;
-use dlog_client::clock::{now, now_ms, sleep_until};
+use dlog_client::{Client, GapReason, Position, ReadBatch, ReadStep};
 use dlog_metadata::state::{Command, CreateLog, LogAttributes, LogInfo, Response, Trim, TrimItem};
+use dlog_proto::clock::{now, now_ms, sleep_until};
 use dlog_proto::record::{BatchBuilder, BatchOptions, Compression, NewRecord};
 use dlog_proto::wire::{Acks, AppendError, AppendOk};
 use dlog_proto::{Epoch, LogId, Lsn, PartitionUid};
@@ -28,7 +28,6 @@ use super::stored::Change;
 use crate::broker::{Broker, Pending};
 use crate::cluster::{Cluster, INTERNAL_NAMESPACE};
 use crate::fetch::End;
-use crate::reading::{Reading, Step};
 
 const LOG: &str = "groups";
 /// How often it is looked which partitions are sequenced here, besides when the metadata change.
@@ -81,9 +80,9 @@ fn log_id() -> LogId {
 }
 
 impl Groups {
-    pub(crate) fn start(broker: Arc<dyn Broker>, reading: Arc<dyn Reading>, settings: GroupSettings) -> Self {
+    pub(crate) fn start(broker: Arc<dyn Broker>, client: Client, settings: GroupSettings) -> Self {
         let running = All::default();
-        let manager = Manager { broker: broker.clone(), reading, settings: settings.clone(), running: running.clone() };
+        let manager = Manager { broker: broker.clone(), client, settings: settings.clone(), running: running.clone() };
         let manager = tokio::spawn(manager.run()).abort_handle();
         Self { broker, settings, running, manager, creating: tokio::sync::Mutex::default() }
     }
@@ -175,7 +174,7 @@ async fn send(ask: &mpsc::Sender<Ask>, request: GroupRequest) -> Result<GroupAns
 /// Starts and ends tasks as sequencers come and go.
 struct Manager {
     broker: Arc<dyn Broker>,
-    reading: Arc<dyn Reading>,
+    client: Client,
     settings: GroupSettings,
     running: All,
 }
@@ -209,7 +208,7 @@ impl Manager {
         drop(running);
         let task = Task {
             broker: self.broker.clone(),
-            reading: self.reading.clone(),
+            client: self.client.clone(),
             settings: self.settings.clone(),
             running: self.running.clone(),
             log: info.log.clone(),
@@ -224,7 +223,7 @@ impl Manager {
 /// Coordinates the groups of one partition in one epoch.
 struct Task {
     broker: Arc<dyn Broker>,
-    reading: Arc<dyn Reading>,
+    client: Client,
     settings: GroupSettings,
     running: All,
     log: LogId,
@@ -279,16 +278,16 @@ impl Task {
         let mut tail = self.broker.tail(self.uid).ok_or("its sequencer is gone")?;
         let released = tail.wait_for(|tail| End::of(tail).is_some_and(|end_now| end_now.released >= end)).await;
         drop(released.map_err(|_| "its sequencer is gone")?);
-        let opened = self.reading.open(self.log.clone(), self.index, Position::Oldest, Some(end)).await;
-        let mut steps = opened.map_err(|error| format!("its log cannot be read: {error}"))?;
+        let opened = self.client.reader(&self.log, self.index, Position::Oldest, Some(Position::Lsn(end))).await;
+        let mut reader = opened.map_err(|error| format!("its log cannot be read: {error}"))?;
         let mut bytes = 0;
-        while let Some(step) = steps.next().await.map_err(|error| format!("its log cannot be read: {error}"))? {
+        while let Some(step) = reader.next_step().await.map_err(|error| format!("its log cannot be read: {error}"))? {
             match step {
-                Step::Gap { lost: false, .. } => {}
-                Step::Gap { to, lost: true } => {
+                ReadStep::Gap { to, reason: GapReason::DataLoss, .. } => {
                     tracing::error!(partition = self.index, upto = %to, "kafka: changes of groups were lost");
                 }
-                Step::Batch { batch, .. } => {
+                ReadStep::Gap { .. } => {}
+                ReadStep::Batch(ReadBatch { batch, .. }) => {
                     bytes += batch.bytes().len() as u64;
                     for record in batch.records().map_err(|error| error.to_string())? {
                         let value = record.map_err(|error| error.to_string())?.value.unwrap_or_default();

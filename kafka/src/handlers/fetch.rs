@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlog_client::clock;
 use dlog_metadata::state::LogInfo;
+use dlog_proto::clock;
 use dlog_proto::{NodeId, PartitionUid};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{FetchRequest, TopicName};

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dlog_client::Position;
+use dlog_client::{ClientError, Position, ReadBatch, ReadStep};
 use dlog_metadata::state::LogInfo;
 use dlog_proto::record::RecordBatch;
 use dlog_proto::{Epoch, LogOffset, Lsn, PartitionUid, TimestampMs};
@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use crate::cluster::log_start;
 use crate::fetch::{End, check_epoch, local_end};
 use crate::gateway::Shared;
-use crate::reading::Step;
 
 /// Times that mean a place.
 const LATEST: i64 = -1;
@@ -157,15 +156,15 @@ impl Search<'_> {
         from: Position,
         mut visit: impl FnMut(Lsn, u64, &RecordBatch) -> Result<bool, ResponseError>,
     ) -> Result<(), ResponseError> {
-        let failed = |error: String| {
+        let failed = |error: ClientError| {
             tracing::debug!(log = %self.info.log, partition = self.index, "kafka: a search by time failed: {error}");
             ResponseError::KafkaStorageError
         };
-        let until = Some(self.end.released.next());
-        let opened = self.shared.reading.open(self.info.log.clone(), self.index, from, until).await;
-        let mut steps = opened.map_err(failed)?;
-        while let Some(step) = steps.next().await.map_err(failed)? {
-            if let Step::Batch { lsn, offset, batch } = step
+        let until = Some(Position::Lsn(self.end.released.next()));
+        let opened = self.shared.client.reader(&self.info.log, self.index, from, until).await;
+        let mut reader = opened.map_err(failed)?;
+        while let Some(step) = reader.next_step().await.map_err(failed)? {
+            if let ReadStep::Batch(ReadBatch { lsn, offset, batch, .. }) = step
                 && !visit(lsn, offset.0, &batch)?
             {
                 break;

@@ -4,6 +4,8 @@ mod api_versions;
 mod configs;
 mod coordinator;
 mod describe_cluster;
+mod describe_log_dirs;
+mod describe_producers;
 mod describe_topics;
 mod elections;
 mod fetch;
@@ -108,6 +110,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, caller: &mut Caller, request: Request)
         RequestKind::ListPartitionReassignments(request) => {
             send(&header, std::future::ready(elections::reassignments(&request)))
         }
+        RequestKind::DescribeLogDirs(request) => send(&header, describe_log_dirs::handle(shared, version, request)),
+        RequestKind::DescribeProducers(request) => send(&header, describe_producers::handle(shared, request)),
         RequestKind::DescribeCluster(request) => send(&header, describe_cluster::handle(shared, version, request)),
         RequestKind::DescribeTopicPartitions(request) => send(&header, describe_topics::handle(shared, request)),
         _ => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlog_client::clock::now_ms;
 use dlog_metadata::state::LogInfo;
+use dlog_proto::clock::now_ms;
 use dlog_proto::record::{BatchLimits, Compression, check_produced};
 use dlog_proto::wire::{Acks, AppendError, AppendOk};
 use dlog_proto::{NodeId, PartitionUid};

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_client::clock::now_ms;
 use dlog_metadata::state::{Command, CreateLog, CreatePartitions, DeleteLog, LogAttributes, LogInfo, Response};
 use dlog_proto::LogId;
+use dlog_proto::clock::now_ms;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;

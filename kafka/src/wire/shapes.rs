@@ -196,6 +196,8 @@ const SASL_HANDSHAKE: Shape = Shape { flexible: LAST, fields: &[TEXT] };
 
 const DESCRIBE_LOG_DIRS: Shape = Shape { flexible: 2, fields: &[all(TOPIC_PARTITIONS)] };
 
+const DESCRIBE_PRODUCERS: Shape = Shape { flexible: 0, fields: &[all(TOPIC_PARTITIONS)] };
+
 const DELETE_GROUPS: Shape = Shape { flexible: 2, fields: &[all(TEXTS)] };
 
 const LIST_PARTITION_REASSIGNMENTS: Shape = Shape { flexible: 0, fields: &[all(I32), all(TOPIC_PARTITIONS)] };
@@ -245,6 +247,7 @@ pub(crate) fn shape(key: ApiKey) -> Option<&'static Shape> {
         ApiKey::ListPartitionReassignments => &LIST_PARTITION_REASSIGNMENTS,
         ApiKey::OffsetDelete => &OFFSET_DELETE,
         ApiKey::DescribeCluster => &DESCRIBE_CLUSTER,
+        ApiKey::DescribeProducers => &DESCRIBE_PRODUCERS,
         ApiKey::DescribeTopicPartitions => &DESCRIBE_TOPIC_PARTITIONS,
         _ => return None,
     })

@@ -2,10 +2,11 @@
 //! snapshots are made in time.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dlog_proto::ClusterId;
+use dlog_proto::clock::now_ms;
 use tokio::time::sleep;
 
 use super::Inner;
@@ -41,9 +42,7 @@ impl Inner {
         if self.replica.view().cluster().is_some() {
             return;
         }
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let created_ms = i64::try_from(since_epoch.as_millis()).unwrap_or_default();
-        let command = Command::InitCluster(InitCluster { cluster: ClusterId::random(), created_ms });
+        let command = Command::InitCluster(InitCluster { cluster: ClusterId::random(), created_ms: now_ms() });
         // Without a request id: the first one wins, however many there are.
         let proposal = Proposal { request: None, command: Bytes::from(encode(&command)) };
         if let Err(refusal) = self.propose_here(proposal, NAME_TIMEOUT).await {

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use dlog_proto::{
-    ClusterId, Epoch, Esn, Incarnation, Location, LogId, Lsn, NodeId, PartitionUid, ProcessId, ShardId, TimestampMs,
+    ClusterId, End, Epoch, Esn, Incarnation, Location, LogId, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef,
+    TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +151,25 @@ pub struct Decision {
     pub under_replicated: Vec<MissingCopies>,
 }
 
+impl Decision {
+    /// `missing` names the shards that lack records, each from an ESN on up to the epoch's end.
+    pub fn new(
+        (partition, epoch): (PartitionUid, Epoch),
+        End { last_esn, authoritative }: End,
+        recoverer: Epoch,
+        missing: &[(ShardRef, Esn)],
+    ) -> Self {
+        let lacks = |&(ShardRef { shard, incarnation }, from): &(ShardRef, Esn)| MissingCopies {
+            shard,
+            incarnation,
+            from,
+            to: last_esn,
+        };
+        let under_replicated = missing.iter().map(lacks).collect();
+        Self { partition, epoch, last_esn, authoritative, recoverer, under_replicated }
+    }
+}
+
 /// A shard that should have had copies of an epoch's records `from` to `to`, and does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MissingCopies {
@@ -172,6 +192,17 @@ pub struct UnderReplicatedItem {
     pub shard: ShardId,
     pub incarnation: Incarnation,
     pub change: UnderReplicatedChange,
+}
+
+impl UnderReplicatedItem {
+    pub fn new(partition: PartitionUid, epoch: Epoch, shard: ShardRef, change: UnderReplicatedChange) -> Self {
+        let ShardRef { shard, incarnation } = shard;
+        Self { partition, epoch, shard, incarnation, change }
+    }
+
+    pub fn shard_ref(&self) -> ShardRef {
+        ShardRef { shard: self.shard, incarnation: self.incarnation }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

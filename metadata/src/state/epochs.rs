@@ -38,6 +38,13 @@ impl State {
         Some(self.table_of(partition, rows, &rows.epochs))
     }
 
+    /// The table as it was when `epoch` was the newest: for an answer that may be older than the newest epoch by now.
+    pub fn table_upto(&self, partition: PartitionUid, epoch: Epoch) -> Option<EpochTable> {
+        let rows = self.partitions.get(&partition)?;
+        let newer = rows.epochs.partition_point(|row| row.epoch <= epoch);
+        Some(self.table_of(partition, rows, &rows.epochs[..newer]))
+    }
+
     /// The table from the oldest undecided epoch on.
     pub fn undecided_table(&self, uid: PartitionUid) -> Option<EpochTable> {
         let partition = self.partitions.get(&uid)?;

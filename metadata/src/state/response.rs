@@ -84,6 +84,32 @@ impl Decided {
     }
 }
 
+/// What an answer to a [`Decision`](super::Decision) means to who recovers the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It ends here, whoever decided it.
+    Ended(End),
+    /// A later epoch recovers it now.
+    Superseded(Epoch),
+}
+
+impl Verdict {
+    /// # Errors
+    ///
+    /// Those that no recovery in its right mind is answered.
+    pub fn of(answer: Result<Decided, DecideError>) -> Result<Self, DecideError> {
+        match answer {
+            Ok(decided) => Ok(Self::Ended(decided.end)),
+            // What has left the table was decided empty, or was trimmed.
+            Err(DecideError::AlreadyDecided { end, .. }) => {
+                Ok(Self::Ended(end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })))
+            }
+            Err(DecideError::Stale { newest, .. }) => Ok(Self::Superseded(newest)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Response {
     /// How much there is to remember of it, in items.
     pub(super) fn weight(&self) -> u64 {

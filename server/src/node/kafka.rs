@@ -1,19 +1,26 @@
 //! The Kafka gateway in this node: what it asks of the node, and the threads it runs on.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dlog_client::{Client, ClientOptions};
-use dlog_kafka::{Broker, ClientReading, Gateway, Pending, ProposeError};
+use dlog_kafka::{Broker, Gateway, LogDir, LogDirUsage, Pending, ProposeError};
 use dlog_metadata::Metadata;
 use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::producer::ActiveProducer;
 use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
-use dlog_proto::{Epoch, NodeId, PartitionUid};
+use dlog_proto::{Epoch, NodeId, PartitionUid, ShardId};
+use dlog_storage_node::read::Reader;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 
+use super::control::ShardReaders;
 use super::core::{Cores, Input, LocalAppend, Tails};
 use super::proposer::Requests;
 use super::{NodeError, SOFTWARE};
@@ -26,6 +33,9 @@ pub(super) struct NodeBroker {
     pub(super) cores: Cores,
     pub(super) tails: Tails,
     pub(super) requests: Arc<Requests>,
+    /// Those that are served, and where all are.
+    pub(super) shards: Arc<ShardReaders>,
+    pub(super) shard_dirs: Vec<(ShardId, PathBuf)>,
 }
 
 impl Broker for NodeBroker {
@@ -66,6 +76,27 @@ impl Broker for NodeBroker {
         self.tails.get(partition)
     }
 
+    fn producers(&self, partition: PartitionUid) -> Pending<Option<Vec<ActiveProducer>>> {
+        let core = self.cores.of_partition(partition).clone();
+        Box::pin(async move { core.producers(partition).await })
+    }
+
+    fn log_dirs(&self, partitions: Vec<PartitionUid>) -> Pending<Vec<LogDir>> {
+        let dirs: Vec<_> =
+            self.shard_dirs.iter().map(|(shard, path)| (*shard, path.clone(), self.shards.reader(*shard))).collect();
+        let look = move || {
+            let look = |(shard, path, reader): (ShardId, PathBuf, Option<Reader>)| {
+                let usage = reader.and_then(|reader| {
+                    let used = usage(&path, &reader, &partitions);
+                    used.inspect_err(|error| tracing::error!(%shard, "cannot tell what is used: {error}")).ok()
+                });
+                LogDir { shard, path, usage }
+            };
+            dirs.into_iter().map(look).collect()
+        };
+        Box::pin(async move { spawn_blocking(look).await.unwrap_or_default() })
+    }
+
     fn propose(&self, command: Command) -> Pending<Result<(u64, Response), ProposeError>> {
         let (metadata, request) = (self.metadata.clone(), self.requests.next());
         let proposed =
@@ -73,6 +104,20 @@ impl Broker for NodeBroker {
         let proposed: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(proposed);
         proposed
     }
+}
+
+/// What is used of a shard's directory, and by which of these partitions.
+fn usage(path: &Path, reader: &Reader, partitions: &[PartitionUid]) -> io::Result<LogDirUsage> {
+    let disk = rustix::fs::statvfs(path)?;
+    let mut used = HashMap::new();
+    for partition in partitions {
+        let size = reader.size(*partition).map_err(io::Error::other)?;
+        if size.bytes > 0 {
+            used.insert(*partition, size.bytes);
+        }
+    }
+    let (total_bytes, usable_bytes) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
+    Ok(LogDirUsage { total_bytes, usable_bytes, partitions: used })
 }
 
 /// The gateway while it serves, on threads of its own: neither the cores nor the control plane wait for its clients.
@@ -105,7 +150,7 @@ impl KafkaServer {
             connections_max: config.limits.connections_max as usize,
             ..dlog_kafka::Settings::default()
         };
-        let gateway = Gateway::new(Arc::new(broker), Arc::new(ClientReading(client)), settings);
+        let gateway = Gateway::new(Arc::new(broker), client, settings);
         runtime.spawn(async move { gateway.serve(listener).await });
         Ok(Self { runtime: Some(runtime) })
     }

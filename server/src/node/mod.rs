@@ -26,6 +26,7 @@ mod trust;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use dlog_proto::transport::{
     ConnectionClass, ConnectorConfig, ListenError, QuicConnector, QuicListener, TlsError, close_code,
 };
 use dlog_proto::wire::AliveNode;
-use dlog_proto::{NodeId, ProcessId};
+use dlog_proto::{NodeId, ProcessId, ShardId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -166,6 +167,7 @@ impl Node {
         metrics.set(Sources { metadata, cores: counters, shards });
         tasks.spawn(accept(listener.clone(), parts.control_plane(), introduction.clone()));
 
+        let shard_dirs = ShardDir::places(&parts.config, &data_dir);
         let registrar = parts.registrar(data_dir, Arc::new(waits_for));
         let joined = parts.join(&registrar, stop.clone()).await?;
         introduction.know(joined.cluster);
@@ -173,7 +175,7 @@ impl Node {
         parts.spawn_tasks(&mut tasks, asks, &registrar, &stop);
         registrar.say_waiting("the metadata leader to hear that this node lives");
         parts.lives(stop).await?;
-        let kafka = KafkaServer::start(&parts.config, kafka_listener, parts.kafka_broker())?;
+        let kafka = KafkaServer::start(&parts.config, kafka_listener, parts.kafka_broker(shard_dirs))?;
         Ok(Self { parts, listener, kafka, tasks })
     }
 
@@ -236,8 +238,10 @@ impl Parts {
         ControlPlane { metadata: self.metadata.clone(), cores: self.cores.clone(), shards: self.shards.clone() }
     }
 
-    fn kafka_broker(&self) -> NodeBroker {
+    fn kafka_broker(&self, shard_dirs: Vec<(ShardId, PathBuf)>) -> NodeBroker {
         NodeBroker {
+            shards: self.shards.clone(),
+            shard_dirs,
             node: self.config.node_id,
             metadata: self.metadata.clone(),
             cores: self.cores.clone(),

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dlog_metadata::state::{
-    Activate, Decide, DecideError, Decided, Decision, MissingCopies, RecordUnderReplicated, UnderReplicatedChange,
-    UnderReplicatedItem,
+    Activate, Decide, DecideError, Decided, Decision, RecordUnderReplicated, UnderReplicatedChange,
+    UnderReplicatedItem, Verdict,
 };
 use dlog_metadata::{Metadata, MetadataError, Operation};
 use dlog_proto::wire::EpochEnd;
-use dlog_proto::{End, Esn, NodeId, PartitionUid, ProcessId, RequestId, ShardRef};
+use dlog_proto::{End, NodeId, PartitionUid, ProcessId, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -129,13 +129,7 @@ impl Carrier {
         {
             for ((partition, table), result) in tables.iter_mut().zip(activated.results) {
                 match result {
-                    // The answer may be older than the newest epoch by now.
-                    Ok(activation) => {
-                        *table = view.table(*partition).map(|mut table| {
-                            table.epochs.retain(|entry| entry.epoch <= activation.epoch);
-                            table
-                        });
-                    }
+                    Ok(activation) => *table = view.table_upto(*partition, activation.epoch),
                     Err(error) => tracing::warn!(%partition, %error, "no epoch for this node"),
                 }
             }
@@ -153,19 +147,16 @@ impl Carrier {
 
     fn tell_decided(&self, core: u16, decision: &dlog_sequencer::Decision, result: Result<Decided, DecideError>) {
         let dlog_sequencer::Decision { partition, epoch, .. } = *decision;
-        let end = match result {
-            Ok(decided) => decided.end,
-            // What has left the table was decided empty, or was trimmed.
-            Err(DecideError::AlreadyDecided { end, .. }) => {
-                end.unwrap_or(End { last_esn: Esn::ZERO, authoritative: true })
-            }
-            Err(DecideError::Stale { newest, .. }) => {
-                return self.tell(core, Input::Superseded(vec![(partition, newest)]));
-            }
-            Err(error) => return tracing::error!(%error, "a decision was refused"),
-        };
-        let End { last_esn, authoritative } = end;
-        self.tell(core, Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })]));
+        self.tell(
+            core,
+            match Verdict::of(result) {
+                Ok(Verdict::Ended(End { last_esn, authoritative })) => {
+                    Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })])
+                }
+                Ok(Verdict::Superseded(by)) => Input::Superseded(vec![(partition, by)]),
+                Err(error) => return tracing::error!(%error, "a decision was refused"),
+            },
+        );
     }
 
     /// One batch after the other: what is closed was opened before.
@@ -182,8 +173,7 @@ impl Carrier {
         for ((core, item), result) in items.into_iter().zip(results) {
             match result {
                 Ok(()) if matches!(item.change, UnderReplicatedChange::Open { .. }) => {
-                    let shard = ShardRef { shard: item.shard, incarnation: item.incarnation };
-                    self.tell(core, Input::MissingRecorded(vec![(item.partition, item.epoch, shard)]));
+                    self.tell(core, Input::MissingRecorded(vec![(item.partition, item.epoch, item.shard_ref())]));
                 }
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "missing copies were not recorded"),
@@ -197,13 +187,7 @@ impl Carrier {
 }
 
 fn to_command(decision: &dlog_sequencer::Decision) -> Decision {
-    let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, .. } = *decision;
-    let missing = |(shard, from): &(ShardRef, Esn)| MissingCopies {
-        shard: shard.shard,
-        incarnation: shard.incarnation,
-        from: *from,
-        to: last_esn,
-    };
-    let under_replicated = decision.missing.iter().filter(|(_, from)| *from <= last_esn).map(missing).collect();
-    Decision { partition, epoch, last_esn, authoritative, recoverer, under_replicated }
+    let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, missing } = decision;
+    let end = End { last_esn: *last_esn, authoritative: *authoritative };
+    Decision::new((*partition, *epoch), end, *recoverer, missing)
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_client::clock::now_ms;
 use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, State};
 use dlog_metadata::{Metadata, MetadataError};
+use dlog_proto::clock::now_ms;
 use dlog_proto::{ClusterId, ProcessId, ShardId};
 use tokio::time::sleep;
 

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_client::clock::now_ms;
 use dlog_metadata::Metadata;
 use dlog_metadata::state::{LogInfo, State, Trim, TrimItem};
+use dlog_proto::clock::now_ms;
 use dlog_proto::wire::Liveness;
 use dlog_proto::{Lsn, NodeId, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::read::{Reader, Retention};

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dlog_client::clock::now_ms;
 use dlog_metadata::state::ShardRegistration;
+use dlog_proto::clock::now_ms;
 use dlog_proto::{ClusterId, Incarnation, ShardId};
 use dlog_storage_node::commit::CommitConfig;
 use dlog_storage_node::disk::{RealDisk, boot_id};
@@ -41,14 +41,18 @@ pub(crate) struct ShardDir {
 impl ShardDir {
     /// Looks at the directory of each shard. One that cannot be used is complained about and left out.
     pub(crate) fn all(config: &Config, data_dir: &DataDir) -> Vec<Self> {
-        let shards = if config.roles.storage { config.shards } else { 0 };
-        let look = |index| {
-            let shard = ShardId { node: config.node_id, shard: index };
-            Self::look(shard, data_dir.shard_dir(index))
+        let look = |(shard, path)| {
+            Self::look(shard, path)
                 .inspect_err(|error| tracing::error!(%shard, "this shard is not served: {error}"))
                 .ok()
         };
-        (0..shards).filter_map(look).collect()
+        Self::places(config, data_dir).into_iter().filter_map(look).collect()
+    }
+
+    /// Where each shard of this node is.
+    pub(crate) fn places(config: &Config, data_dir: &DataDir) -> Vec<(ShardId, PathBuf)> {
+        let shards = if config.roles.storage { config.shards } else { 0 };
+        (0..shards).map(|shard| (ShardId { node: config.node_id, shard }, data_dir.shard_dir(shard))).collect()
     }
 
     fn look(shard: ShardId, path: PathBuf) -> Result<Self, ShardError> {
@@ -94,8 +98,14 @@ impl ShardDir {
 
     /// Starts the shard's threads, for this core.
     pub(crate) fn start(self, config: &Config, incomplete_before: u64, core: &CoreHandle) -> Option<NewShard> {
-        let (engine, _) = self.opened?;
+        let (mut engine, recovered) = self.opened?;
         let shard = self.shard;
+        // The registration has told of it. If that cannot be written down, the next start tells once more.
+        if recovered.lost_write_cache
+            && let Err(error) = engine.forget_lost_write_cache()
+        {
+            tracing::warn!(%shard, "cannot note in the marker that the lost write cache is on record: {error}");
+        }
         let incarnation = self.identity?.incarnation;
         let progress = Arc::new(Progress::default());
         let sink = ProgressSink { progress: progress.clone(), shard, core: core.clone() };

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use dlog_proto::clock::now_ms;
 
 use super::budget::Budget;
 use super::queue::{PanicGuard, Queue};
@@ -63,7 +65,7 @@ impl UpkeepThread {
     }
 
     fn turn(&mut self, reclaim: bool) -> Result<(), UpkeepError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let now = now_ms();
         if self.shared.kv.has_failed() {
             return Err(KvError("it failed while it was read".to_owned()).into());
         }

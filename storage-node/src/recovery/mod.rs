@@ -70,7 +70,8 @@ pub struct Recovered {
     /// It was closed properly the last time.
     pub clean: bool,
     /// The machine went down while the shard was in use: what was written and not synced is gone, and the shard is
-    /// incomplete for every epoch that is not decided (trap C2).
+    /// incomplete for every epoch that is not decided (trap C2). Told by every start until
+    /// [`forget_lost_write_cache`](crate::Engine::forget_lost_write_cache).
     pub lost_write_cache: bool,
     /// What was dropped behind the end of the log. Nobody was told that it is durable.
     pub torn_bytes: u64,

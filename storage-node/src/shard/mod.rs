@@ -9,8 +9,10 @@
 //! INV-SHARD-RELEASE: `released` moves only after every end below it is known here, durably, and what lies beyond is purged.
 //! INV-TRIM: the trim point never passes `released`, never goes back, and is durable before a seal's answer tells of it (trap C6).
 
+pub mod lookups;
 mod partition;
 mod read_stream;
+mod read_streams;
 mod replies;
 #[cfg(test)]
 mod traps;
@@ -28,6 +30,7 @@ use dlog_proto::{Epoch, Esn, Incarnation, Lsn, PartitionUid, ShardId};
 use self::partition::Admitted;
 pub use self::partition::PartitionState;
 pub use self::read_stream::{ReadOutput, ReadStream, Readable};
+pub use self::read_streams::ReadStreams;
 use self::replies::{Due, Replies, Reply};
 use crate::entry::{Entry, EntrySeq, PartitionImage, PartitionMeta};
 
@@ -127,6 +130,12 @@ impl ShardCore {
             Slot::Loaded(state) => Some(state),
             Slot::Loading(_) => None,
         }
+    }
+
+    /// How much of a partition may be read, if it is in memory.
+    pub fn readable(&self, partition: PartitionUid) -> Option<Readable> {
+        let state = self.partition(partition)?;
+        Some(Readable { released: state.released(), settled: state.settled(), trim: state.meta().trim })
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -413,7 +422,8 @@ impl ShardCore {
         }
     }
 
-    fn refuse_store(&mut self, to: Asker, store: &Store, block: &Block, refusal: StoreRefusal) {
+    /// Answers a store that cannot be taken, for a reason of the shell or of the core.
+    pub fn refuse_store(&mut self, to: Asker, store: &Store, block: &Block, refusal: StoreRefusal) {
         let answer = self.store_answer(store, block, Err(refusal));
         self.out.push_back(Output::Stored { to, answer });
     }

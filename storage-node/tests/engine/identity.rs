@@ -98,3 +98,24 @@ fn unclean_stops_are_told_apart() {
     machine.crash(&mut Rng::with_seed(1));
     assert!(open(&machine).1.lost_write_cache);
 }
+
+#[test]
+fn a_lost_write_cache_is_told_of_until_it_is_on_record() {
+    let mut machine = stopped();
+    drop(machine.open());
+    machine.crash(&mut Rng::with_seed(1));
+    assert!(machine.open().1.lost_write_cache);
+    machine.kill();
+    let (engine, recovered) = machine.open();
+    assert!(recovered.lost_write_cache, "the process before may have been killed before it told anybody");
+    engine.close().unwrap();
+    let (mut engine, recovered) = machine.open();
+    assert!(recovered.clean && recovered.lost_write_cache);
+    engine.forget_lost_write_cache().unwrap();
+    drop(engine);
+    machine.kill();
+    let (engine, recovered) = machine.open();
+    assert!(!recovered.lost_write_cache);
+    engine.close().unwrap();
+    assert!(!machine.open().1.lost_write_cache);
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dlog_metadata::state::NodeInfo;
+use dlog_proto::producer::ActiveProducer;
 use dlog_proto::transport::{Connection, LaneKind, LaneSender, QuicIncoming};
 use dlog_proto::wire::{Acks, AppendError, AppendOk, EpochEnd, Frame, Tail};
 use dlog_proto::{Epoch, EpochTable, Lsn, NodeId, PartitionUid, ShardId, ShardRef};
@@ -82,6 +83,10 @@ pub(crate) enum Input {
     GetTail {
         partition: PartitionUid,
         reply: oneshot::Sender<Option<Tail>>,
+    },
+    GetProducers {
+        partition: PartitionUid,
+        reply: oneshot::Sender<Option<Vec<ActiveProducer>>>,
     },
     /// Closes the shards; the core ends when that is done.
     Stop(oneshot::Sender<()>),
@@ -164,6 +169,14 @@ impl CoreHandle {
     pub(crate) async fn tail(&self, partition: PartitionUid) -> Option<Tail> {
         let (reply, answer) = oneshot::channel();
         self.tell(Input::GetTail { partition, reply });
+        answer.await.ok().flatten()
+    }
+
+    /// The producers that a partition's sequencer knows; `None` if it is not sequenced here, or what they wrote in earlier
+    /// epochs is not known yet.
+    pub(crate) async fn producers(&self, partition: PartitionUid) -> Option<Vec<ActiveProducer>> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::GetProducers { partition, reply });
         answer.await.ok().flatten()
     }
 

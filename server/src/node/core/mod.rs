@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dlog_client::clock::{now, now_ms, sleep_until};
 use dlog_proto::block::Block;
+use dlog_proto::clock::{now, now_ms, sleep_until};
 use dlog_proto::transport::{Admission, LaneKind, LaneSender};
 use dlog_proto::wire::{
     Amend, Append, ErrorCode, Failed, FetchBlock, Frame, GetTail, Message, Payload, ReadProducers, Release, Seal,
@@ -211,13 +211,15 @@ impl Core {
                 partitions.into_iter().for_each(|(partition, loaded)| shard.handle_loaded(partition, loaded));
             }),
             Input::ReadDone { shard, lane, version, chunk } => {
-                if let (Some(shard), Some(lane_of)) = (self.shards.get_mut(&shard), self.lanes.get(&lane)) {
-                    shard.handle_read_done(lane, version, chunk, &lane_of.tx);
-                }
+                self.with_shard(shard, |shard| shard.handle_read_done(lane, version, chunk));
             }
             Input::Append(append) => self.sequencing.handle_local_append((now, now_ms), append),
             Input::GetTail { partition, reply } => {
                 let _ = reply.send(self.tail(partition));
+            }
+            Input::GetProducers { partition, reply } => {
+                let sequencer = self.sequencing.host.sequencer(partition).filter(|sequencer| sequencer.is_ready());
+                let _ = reply.send(sequencer.map(|sequencer| sequencer.producers().collect()));
             }
             Input::Stop(done) => self.stop = Some(done),
         }
@@ -257,7 +259,7 @@ impl Core {
             LaneKind::Append if Append::is(&frame) => self.sequencing.handle_append(time, lane, frame),
             LaneKind::Append if GetTail::is(&frame) => self.handle_get_tail(&frame, &tx),
             LaneKind::Store if *is_node => self.handle_store_frame(lane, frame, &tx),
-            LaneKind::Read if StartRead::is(&frame) => self.handle_start_read(lane, &frame, &tx),
+            LaneKind::Read if StartRead::is(&frame) => self.handle_start_read(lane, &frame),
             LaneKind::Store => {
                 Err("only nodes of the cluster may store: this peer has not shown that it is one".into())
             }
@@ -284,7 +286,7 @@ impl Core {
         if Store::is(&frame) {
             let store = Store::from_frame(&frame).map_err(|error| error.to_string())?;
             let block = Block::decode(frame.payload).map_err(|error| format!("a block arrived damaged: {error}"))?;
-            self.with_shard(store.shard, |shard| shard.handle_store(lane, store, block, tx));
+            self.with_shard(store.shard, |shard| shard.handle_store(lane, store, block));
         } else if Amend::is(&frame) {
             let amend = Amend::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(amend.shard, |shard| shard.handle_amend(lane, amend));
@@ -296,7 +298,7 @@ impl Core {
             self.with_shard(release.shard, |shard| shard.handle_release(release));
         } else if FetchBlock::is(&frame) {
             let fetch = FetchBlock::from_frame(&frame).map_err(|error| error.to_string())?;
-            self.with_shard(fetch.shard, |shard| shard.fetch(&fetch, tx.clone()));
+            self.with_shard(fetch.shard, |shard| shard.fetch(fetch, tx.clone()));
         } else {
             let read = ReadProducers::from_frame(&frame).map_err(|error| error.to_string())?;
             self.with_shard(read.shard, |shard| shard.read_producers(read, tx.clone()));
@@ -304,12 +306,12 @@ impl Core {
         Ok(())
     }
 
-    fn handle_start_read(&mut self, lane: LaneNumber, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
+    fn handle_start_read(&mut self, lane: LaneNumber, frame: &Frame) -> Result<(), String> {
         let request = StartRead::from_frame(frame).map_err(|error| error.to_string())?;
         let Some(shard) = self.shards.get_mut(&request.shard) else {
             return Err(format!("shard {} is not served here", request.shard));
         };
-        shard.handle_start_read(lane, request, tx);
+        shard.handle_start_read(lane, request);
         Ok(())
     }
 

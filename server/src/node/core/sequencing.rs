@@ -179,10 +179,9 @@ impl Sequencing {
 
     fn propose(&self, proposal: Proposal) {
         let core = self.core;
-        let change = |partition, epoch, shard: ShardRef, change| {
-            let ShardRef { shard, incarnation } = shard;
-            let item = UnderReplicatedItem { partition, epoch, shard, incarnation, change };
-            Ask::Missing { core, item }
+        let change = |partition, epoch, shard: ShardRef, change| Ask::Missing {
+            core,
+            item: UnderReplicatedItem::new(partition, epoch, shard, change),
         };
         self.proposer.ask(match proposal {
             Proposal::Decide(decision) => Ask::Decide { core, decision },

@@ -2,23 +2,21 @@
 //!
 //! An entry is handed to the commit thread in the order in which it was admitted, so the engine's numbers are the core's.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use dlog_proto::block::Block;
-use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
-    Amend, FetchBlock, FetchTarget, FetchedBlock, Frame, Message, Payload, ProducersRead, ReadProducers, ReadStarted,
-    ReadStatus, Release, Seal, Sealed, SealedPartition, StartRead, Store, StoreAnswer, StoreRefusal, Stored,
+    Amend, FetchBlock, Frame, Message, Payload, ReadProducers, Release, Seal, Sealed, SealedPartition, StartRead,
+    Store, StoreAnswer, StoreRefusal, Stored,
 };
 use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
 use dlog_storage_node::entry::{Entry, EntrySeq, Marks, PartitionImage};
-use dlog_storage_node::read::{Chunk, Found, ReadError, Reader};
-use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, Readable, ShardCore};
+use dlog_storage_node::read::{Chunk, ReadError, Reader};
+use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStreams, ShardCore, lookups};
 use tokio::task::{spawn_blocking, spawn_local};
 
 use super::inbox::{CoreHandle, Input, LaneNumber};
@@ -101,10 +99,7 @@ pub(super) struct LocalShard {
     incomplete_before: u64,
     /// Entries that were admitted when there was room for them and then was not: they go first when there is again.
     stalled: VecDeque<(Entry, bool)>,
-    streams: HashMap<LaneNumber, ReadStream>,
-    /// Whose streams may have something to say.
-    awake: Vec<LaneNumber>,
-    readers: HashMap<PartitionUid, Vec<LaneNumber>>,
+    streams: ReadStreams<LaneNumber>,
     inbox: CoreHandle,
     counters: Arc<CoreCounters>,
 }
@@ -113,6 +108,7 @@ impl LocalShard {
     pub(super) fn new(new: NewShard, inbox: CoreHandle, counters: Arc<CoreCounters>) -> Self {
         let NewShard { core, committer, running, progress, incomplete_before } = new;
         Self {
+            streams: ReadStreams::new(core.shard()),
             core,
             reader: committer.reader(),
             committer,
@@ -120,9 +116,6 @@ impl LocalShard {
             progress,
             incomplete_before,
             stalled: VecDeque::new(),
-            streams: HashMap::new(),
-            awake: Vec::new(),
-            readers: HashMap::new(),
             inbox,
             counters,
         }
@@ -137,25 +130,12 @@ impl LocalShard {
         self.running.take()
     }
 
-    pub(super) fn handle_store(&mut self, from: LaneNumber, store: Store, block: Block, tx: &LaneSender) {
+    pub(super) fn handle_store(&mut self, from: LaneNumber, store: Store, block: Block) {
         let placement = store.placement.to_placement().expect("messages are validated");
         let entry = Entry::Block { placement, block: block.clone() };
         match self.refusal(&entry) {
             None => self.core.handle_store(Asker(from), store, block),
-            Some(refusal) => {
-                let header = block.header();
-                let answer = StoreAnswer {
-                    shard: store.shard,
-                    incarnation: store.incarnation,
-                    partition: header.partition,
-                    epoch: header.epoch,
-                    first_esn: header.first_esn,
-                    snapshot: header.kind == dlog_proto::block::BlockKind::ProducerSnapshot,
-                    version: store.placement.version,
-                    result: Err(refusal),
-                };
-                let _ = tx.send(Stored { answers: vec![answer] }.to_frame(0, Payload::empty()));
-            }
+            Some(refusal) => self.core.refuse_store(Asker(from), &store, &block, refusal),
         }
     }
 
@@ -228,91 +208,29 @@ impl LocalShard {
     }
 
     fn wake_readers(&mut self, partition: PartitionUid) {
-        let Some(readable) = self.readable(partition) else { return };
-        for lane in self.readers.get(&partition).into_iter().flatten() {
-            if let Some(stream) = self.streams.get_mut(lane) {
-                stream.handle_readable(readable);
-                self.awake.push(*lane);
-            }
+        if let Some(readable) = self.core.readable(partition) {
+            self.streams.handle_readable(partition, readable);
         }
     }
 
-    fn readable(&self, partition: PartitionUid) -> Option<Readable> {
-        let state = self.core.partition(partition)?;
-        Some(Readable { released: state.released(), settled: state.settled(), trim: state.meta().trim })
+    pub(super) fn handle_start_read(&mut self, lane: LaneNumber, request: StartRead) {
+        self.streams.handle_start(&mut self.core, lane, request);
     }
 
-    pub(super) fn handle_start_read(&mut self, lane: LaneNumber, request: StartRead, tx: &LaneSender) {
-        let refusal = match () {
-            () if self.core.is_failed() => Some(ReadStatus::Disabled),
-            () if request.incarnation != self.core.incarnation() => Some(ReadStatus::Incarnation),
-            () => None,
-        };
-        if let Some(status) = refusal {
-            return refuse_read(tx, request.shard, request.version, status);
-        }
-        let partition = request.partition;
-        if let Some(stream) = self.streams.get_mut(&lane).filter(|stream| stream.partition() == partition) {
-            stream.handle_restart(request);
-        } else {
-            self.stop_reading(lane);
-            self.streams.insert(lane, ReadStream::new(request.shard, request));
-            self.readers.entry(partition).or_default().push(lane);
-        }
-        self.core.want(partition);
-        if let (Some(readable), Some(stream)) = (self.readable(partition), self.streams.get_mut(&lane)) {
-            stream.handle_readable(readable);
-        }
-        self.awake.push(lane);
-    }
-
-    pub(super) fn handle_read_done(
-        &mut self,
-        lane: LaneNumber,
-        version: u32,
-        chunk: Result<Chunk, ReadError>,
-        tx: &LaneSender,
-    ) {
-        let Some(stream) = self.streams.get_mut(&lane) else { return };
-        match chunk {
-            Ok(chunk) => {
-                stream.handle_chunk(version, chunk);
-                self.awake.push(lane);
-            }
-            Err(error) => {
-                tracing::error!(shard = %self.core.shard(), partition = %stream.partition(), %error, "cannot read");
-                self.stop_reading(lane);
-                refuse_read(tx, self.core.shard(), version, ReadStatus::Disabled);
-            }
-        }
+    pub(super) fn handle_read_done(&mut self, lane: LaneNumber, version: u32, chunk: Result<Chunk, ReadError>) {
+        self.streams.handle_chunk(lane, version, chunk);
     }
 
     /// A lane is gone.
     pub(super) fn stop_reading(&mut self, lane: LaneNumber) {
-        let Some(stream) = self.streams.remove(&lane) else { return };
-        if let Some(lanes) = self.readers.get_mut(&stream.partition()) {
-            lanes.retain(|other| *other != lane);
-            if lanes.is_empty() {
-                self.readers.remove(&stream.partition());
-            }
-        }
+        self.streams.stop(lane);
     }
 
     /// Looks for a block, away from this thread.
-    pub(super) fn fetch(&self, fetch: &FetchBlock, tx: LaneSender) {
-        let (reader, current) = (self.reader.clone(), fetch.incarnation == self.core.incarnation());
-        let FetchBlock { shard, incarnation, partition, target } = *fetch;
+    pub(super) fn fetch(&self, fetch: FetchBlock, tx: LaneSender) {
+        let (reader, mine) = (self.reader.clone(), self.core.incarnation());
         spawn_blocking(move || {
-            let found = match target {
-                _ if !current => Ok(Found::Nothing),
-                FetchTarget::Records { epoch, first_esn } => reader.fetch(partition, epoch, first_esn),
-                FetchTarget::ProducerSnapshot => reader.producer_snapshot(partition),
-            };
-            let block = match found {
-                Ok(Found::Block(stored)) => Some(stored.block),
-                _ => None,
-            };
-            let answer = FetchedBlock { shard, incarnation, partition, target, found: block.is_some() };
+            let (answer, block) = lookups::fetch(&reader, mine, &fetch);
             let payload = block.map(|block| block.bytes().clone()).unwrap_or_default();
             let _ = tx.send(answer.to_frame(0, payload));
         });
@@ -320,14 +238,10 @@ impl LocalShard {
 
     /// Goes through what producers wrote, away from this thread.
     pub(super) fn read_producers(&self, read: ReadProducers, tx: LaneSender) {
-        let (reader, current) = (self.reader.clone(), read.incarnation == self.core.incarnation());
-        let incomplete_before = self.incomplete_before;
+        let (reader, mine, incomplete_before) = (self.reader.clone(), self.core.incarnation(), self.incomplete_before);
         spawn_blocking(move || {
-            let ReadProducers { shard, incarnation, partition, epoch, after, ends } = read;
-            let mut table = ProducerTable::default();
-            let ok = current && matches!(reader.fill_producers(partition, after, &ends, &mut table), Ok(true));
-            let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok };
-            let payload = if ok { table.encode() } else { Bytes::new() };
+            let (answer, table) = lookups::read_producers(&reader, mine, incomplete_before, &read);
+            let payload = table.map(|table| table.encode()).unwrap_or_default();
             let _ = tx.send(answer.to_frame(0, payload.into()));
         });
     }
@@ -427,28 +341,24 @@ impl LocalShard {
     }
 
     fn pump_streams<'a>(&mut self, answer: &impl Fn(LaneNumber) -> Option<&'a LaneSender>) {
-        for lane in std::mem::take(&mut self.awake) {
-            let (Some(stream), Some(tx)) = (self.streams.get_mut(&lane), answer(lane)) else { continue };
-            while let Some(output) = stream.poll_output() {
-                let sent = match output {
-                    ReadOutput::Started(started) => tx.send(started.to_frame(0, Payload::empty())),
-                    ReadOutput::Block(read, block) => {
-                        CoreCounters::add(&self.counters.read_blocks, 1);
-                        CoreCounters::add(&self.counters.read_bytes, block.bytes().len() as u64);
-                        tx.send(read.to_frame(0, block.bytes().clone()))
-                    }
-                    ReadOutput::Claim(claim) => tx.send(claim.to_frame(0, Payload::empty())),
-                    ReadOutput::Read { version, partition, from, upto, len_max } => {
-                        let part = Part { partition, from, upto, len_max };
-                        let (reader, inbox) = (self.reader.clone(), self.inbox.clone());
-                        spawn_local(read((self.core.shard(), lane, version), part, reader, tx.clone(), inbox));
-                        Ok(())
-                    }
-                };
-                if sent.is_err() {
-                    break;
+        while let Some((lane, output)) = self.streams.poll_output() {
+            // A lane that is gone is told to the core by its other half.
+            let Some(tx) = answer(lane) else { continue };
+            let _ = match output {
+                ReadOutput::Started(started) => tx.send(started.to_frame(0, Payload::empty())),
+                ReadOutput::Block(read, block) => {
+                    CoreCounters::add(&self.counters.read_blocks, 1);
+                    CoreCounters::add(&self.counters.read_bytes, block.bytes().len() as u64);
+                    tx.send(read.to_frame(0, block.bytes().clone()))
                 }
-            }
+                ReadOutput::Claim(claim) => tx.send(claim.to_frame(0, Payload::empty())),
+                ReadOutput::Read { version, partition, from, upto, len_max } => {
+                    let part = Part { partition, from, upto, len_max };
+                    let (reader, inbox) = (self.reader.clone(), self.inbox.clone());
+                    spawn_local(read((self.core.shard(), lane, version), part, reader, tx.clone(), inbox));
+                    Ok(())
+                }
+            };
         }
     }
 }
@@ -469,7 +379,6 @@ async fn read(
     tx: LaneSender,
     inbox: CoreHandle,
 ) {
-    // A lane that is gone is told to the core by its other half.
     if tx.ready().await.is_ok() {
         let Part { partition, from, upto, len_max } = part;
         let read = spawn_blocking(move || reader.read(partition, from, upto, len_max)).await;
@@ -477,11 +386,6 @@ async fn read(
             inbox.tell(Input::ReadDone { shard, lane, version, chunk });
         }
     }
-}
-
-fn refuse_read(tx: &LaneSender, shard: ShardId, version: u32, status: ReadStatus) {
-    let started = ReadStarted { shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
-    let _ = tx.send(started.to_frame(0, Payload::empty()));
 }
 
 /// Entries that are submitted together.

@@ -9,9 +9,9 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
 use dlog_client::append::partition_of_key;
-use dlog_client::clock::now_ms;
 use dlog_client::{AppendFailure, AppendOptions, Appender, Client, Record};
 use dlog_metadata::state::LogInfo;
+use dlog_proto::clock::now_ms;
 use dlog_proto::wire::AppendError;
 use dlog_proto::{PartitionId, TimestampMs};
 use indicatif::ProgressBar;

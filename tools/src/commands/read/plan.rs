@@ -1,7 +1,7 @@
 //! From where to where each partition is read.
 
-use dlog_client::clock::now_ms;
 use dlog_client::{Client, ClientError, Position};
+use dlog_proto::clock::now_ms;
 use dlog_proto::{LogId, Lsn, TimestampMs};
 use tokio::task::JoinSet;
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dlog_proto::{Time, TimestampMs};
+use crate::{Time, TimestampMs};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
