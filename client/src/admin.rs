@@ -1,18 +1,21 @@
 //! Looking after logs and the cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dlog_metadata::state::{
-    ClusterAnswer, Command, CreateLog, DeleteLog, LogAttributes, LogCreated, LogInfo, Query, QueryAnswer, Response,
+    ClusterAnswer, Command, CreateLog, CreatePartitions, DeleteLog, LogAttributes, LogCreated, LogInfo, Query,
+    QueryAnswer, Response, SetAttributes, Trim, TrimItem,
 };
 use dlog_proto::block::Placement;
+use dlog_proto::clock::now_ms;
 use dlog_proto::wire::{BlockDescribed, DescribeBlock, ErrorCode, Failed, Freshness, Payload};
 use dlog_proto::{EpochTable, LogId, Lsn, PartitionId, ShardId};
 
 use crate::Client;
 use crate::directory::unexpected;
 use crate::error::ClientError;
-use dlog_proto::clock::now_ms;
+use crate::read::Position;
 
 /// Logs, or tables, that are asked for at a time.
 const PAGE: u32 = 500;
@@ -85,6 +88,49 @@ impl Client {
         match self.directory.propose(&Command::DeleteLog(delete)).await?.1 {
             Response::DeleteLog(Ok(_)) => Ok(()),
             Response::DeleteLog(Err(_)) => Err(ClientError::UnknownLog(log.clone())),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Changes a log's attributes; `None` takes one back to its default. What has to do with replication holds from each partition's
+    /// next epoch on, which its sequencer begins by itself; nobody sees an error for it.
+    pub async fn set_attributes(
+        &self,
+        log: &LogId,
+        changes: BTreeMap<String, Option<String>>,
+    ) -> Result<(), ClientError> {
+        let set = SetAttributes { log: log.clone(), changes };
+        match self.directory.propose(&Command::SetAttributes(set)).await?.1 {
+            Response::SetAttributes(Ok(())) => Ok(()),
+            Response::SetAttributes(Err(error)) => Err(Failed::new(error.code(), error.to_string()).into()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Makes a log have `partitions` of them: more than it has.
+    pub async fn create_partitions(&self, log: &LogId, partitions: u32) -> Result<LogCreated, ClientError> {
+        let create = CreatePartitions { log: log.clone(), partitions };
+        match self.directory.propose(&Command::CreatePartitions(create)).await?.1 {
+            Response::CreatePartitions(Ok(created)) => Ok(created),
+            Response::CreatePartitions(Err(error)) => Err(Failed::new(error.code(), error.to_string()).into()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Lets go of a partition's records before a place, for ever; at most of all that there are. The answer is the last LSN that may
+    /// no longer be read: that of an earlier trim, if it went further.
+    pub async fn trim(&self, log: &LogId, partition: u32, before: Position) -> Result<Lsn, ClientError> {
+        let end = self.find(log, partition, Position::Newest).await?;
+        let before = self.find(log, partition, before).await?.min(end);
+        let partition = self.partition(log, PartitionId(partition)).await?;
+        let upto = Lsn(before.0.saturating_sub(1));
+        let command = Command::Trim(Trim { items: vec![TrimItem { partition: partition.uid, upto }] });
+        match self.directory.propose(&command).await?.1 {
+            Response::Trim(Ok(results)) => match results.into_iter().next() {
+                Some(Ok(trimmed)) => Ok(trimmed),
+                Some(Err(error)) => Err(Failed::new(error.code(), error.to_string()).into()),
+                None => Err(unexpected()),
+            },
             _ => Err(unexpected()),
         }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use dlog_metadata::state::{self, AllocateProducerIds, ClusterAnswer, Command, LogInfo, Query, QueryAnswer, Response};
 use dlog_proto::transport::{Connection, ConnectionClass, HostPort, LaneKind};
 use dlog_proto::wire::{self, Answer, ErrorCode, Failed, Freshness, Message, Payload, Propose, Proposed};
-use dlog_proto::{EpochTable, LogId, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
+use dlog_proto::{Epoch, EpochTable, LogId, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -278,10 +278,20 @@ impl Directory {
         self: &Arc<Self>,
         partition: PartitionUid,
     ) -> Result<Option<NodeAddress>, ClientError> {
-        let table = self.table(partition, Freshness::Local).await?;
+        Ok(self.sequencer_at(partition, Freshness::Local).await?.map(|(_, node)| node))
+    }
+
+    /// The newest epoch of a partition that the answering server knows of, and the live node that sequences it.
+    pub(crate) async fn sequencer_at(
+        self: &Arc<Self>,
+        partition: PartitionUid,
+        freshness: Freshness,
+    ) -> Result<Option<(Epoch, NodeAddress)>, ClientError> {
+        let table = self.table(partition, freshness).await?;
         let Some(newest) = table.newest() else { return Ok(None) };
         let cluster = self.cluster().await?;
-        Ok(node_address(&cluster, newest.sequencer).filter(|node| node.process == newest.process))
+        let node = node_address(&cluster, newest.sequencer).filter(|node| node.process == newest.process);
+        Ok(node.map(|node| (newest.epoch, node)))
     }
 
     /// A data connection to this core of a node.

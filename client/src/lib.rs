@@ -42,9 +42,9 @@ use self::directory::Directory;
 pub use self::directory::NodeAddress;
 pub use self::error::ClientError;
 use self::pool::Pool;
-use self::read::core::{ReaderCore, ReaderSettings};
+use self::read::core::ReaderCore;
 use self::read::position::Partition;
-pub use self::read::{GapReason, Position, ReadBatch, ReadItem, ReadRecord, ReadStep, Reader};
+pub use self::read::{GapReason, Position, ReadBatch, ReadItem, ReadRecord, ReadStep, Reader, ReaderSettings};
 
 /// How to reach a cluster.
 #[derive(Debug, Clone)]
@@ -130,6 +130,18 @@ impl Client {
         from: Position,
         until: Option<Position>,
     ) -> Result<Reader, ClientError> {
+        self.reader_with(log, partition, from, until, ReaderSettings::default()).await
+    }
+
+    /// As [`Self::reader`], with bounds of one's own.
+    pub async fn reader_with(
+        &self,
+        log: &LogId,
+        partition: u32,
+        from: Position,
+        until: Option<Position>,
+        settings: ReaderSettings,
+    ) -> Result<Reader, ClientError> {
         let partition = self.partition(log, PartitionId(partition)).await?;
         let table = self.directory.table(partition.uid, Freshness::Local).await?;
         let from = partition.locate(&self.directory, &table, from).await?;
@@ -137,7 +149,7 @@ impl Client {
             Some(until) => Lsn(partition.locate(&self.directory, &table, until).await?.0.saturating_sub(1)),
             None => Lsn::MAX,
         };
-        let core = ReaderCore::new(table, from, until, ReaderSettings::default());
+        let core = ReaderCore::new(table, from, until, settings);
         Ok(Reader::start(self.directory.clone(), partition.uid, core))
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::block::Block;
 use dlog_proto::producer::ActiveProducer;
 use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
-use dlog_proto::{NodeId, PartitionUid, ShardId};
+use dlog_proto::{Lsn, NodeId, PartitionUid, ShardId};
 use tokio::sync::watch;
 
 /// Something that is under way.
@@ -66,6 +67,11 @@ pub trait Broker: Send + Sync + 'static {
     /// Where the partition ends, now and as it changes; `None` if it is not sequenced here. The channel closes when its
     /// sequencer goes.
     fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>>;
+
+    /// Blocks of one epoch as the shards of this node have them: the first holds `from`, and each goes on where the one before
+    /// it ends. They end at `upto`, at about so many bytes, or where these shards have a gap; none if they lack `from`. The
+    /// caller knows that everything up to `upto` may be read.
+    fn local_blocks(&self, partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Pending<Vec<Block>>;
 
     /// The producers that the partition's sequencer knows; `None` if it is not sequenced here, or the sequencer does not know
     /// yet what its predecessors were sent.

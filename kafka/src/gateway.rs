@@ -23,7 +23,7 @@ use crate::settings::Settings;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often it is looked for what nobody uses any more.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -101,7 +101,7 @@ impl Gateway {
         let shared = Shared {
             producer_ids: ProducerIds::new(broker.clone()),
             sessions: Mutex::new(Sessions::new(settings.fetch_sessions_max)),
-            readers: Readers::new(client.clone()),
+            readers: Readers::new(broker.clone(), client.clone()),
             groups: Groups::start(broker.clone(), client.clone(), settings.group.clone()),
             newest_seen: NewestSeen::default(),
             request_memory: Arc::new(Semaphore::new(units)),

@@ -48,6 +48,8 @@ bugs! {
     DedupDoesNotWait,
     /// A producer snapshot tells of batches that are not acknowledged (C11).
     SnapshotOfUnacknowledged,
+    /// Records may be trimmed that alone tell of their producers (C11).
+    TrimForgetsProducers,
 
     // ---- recovery
     /// What one of the answers tells is left out.

@@ -11,6 +11,7 @@ mod pending;
 mod producers;
 mod recovery;
 mod settings;
+mod snapshots;
 #[cfg(test)]
 mod traps;
 

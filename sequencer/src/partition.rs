@@ -20,12 +20,12 @@ use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::{ActiveProducer, Admission, ProducerBatch, ProducerTable, StoredBatch};
 use dlog_proto::record::{self, BatchError, BatchHeader, TimestampType};
 use dlog_proto::wire::{
-    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, PartitionRelease, ProducersRead,
-    SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
+    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, Kept, PartitionRelease,
+    ProducersRead, SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
-    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, ShardId, ShardRef, Time,
-    TimestampMs,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, Quorum, ShardId,
+    ShardRef, Time, TimestampMs,
 };
 use fastrand::Rng;
 
@@ -35,6 +35,7 @@ use crate::output::{Event, NewEpochReason, Output, Proposal, Token};
 use crate::producers::ProducerLoad;
 use crate::recovery::{Outcome, Recovery};
 use crate::settings::Settings;
+use crate::snapshots::Snapshots;
 
 /// An append as it arrives.
 #[derive(Debug)]
@@ -64,6 +65,15 @@ enum Succession {
     /// Nothing more is taken; once everything taken is acknowledged, a new epoch is asked for. So nobody sees an error.
     Draining(NewEpochReason),
     Asked,
+}
+
+/// What shards are told of this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Marks {
+    released: Lsn,
+    settled: Esn,
+    /// See [`PartitionRelease::trim_limit`].
+    trim_limit: Lsn,
 }
 
 /// An append that depends on the past.
@@ -99,23 +109,15 @@ pub struct PartitionSequencer {
     told_always: BTreeSet<ShardRef>,
     /// Shards that can be reached.
     connected: BTreeSet<ShardId>,
-    /// Ends of the epochs before, as far as they are known: told with releases, for shards that missed them.
+    /// Ends of the epochs before, ascending. All of them are told to whoever comes (back), the newest with every release: a shard that
+    /// was away for long may hold blocks beyond the end of any of them (trap C8).
     decided: Vec<EpochEnd>,
-    last_release: Option<(Lsn, Esn)>,
-    snapshot: SnapshotClock,
+    last_release: Option<Marks>,
+    snapshots: Snapshots,
     /// Wall clock as of the last input.
     now_ms: TimestampMs,
     rng: Rng,
     out: VecDeque<Output>,
-}
-
-/// When the next producer snapshot is due.
-#[derive(Debug)]
-struct SnapshotClock {
-    bytes: u64,
-    taken_at: Time,
-    /// Something was noted since.
-    dirty: bool,
 }
 
 impl PartitionSequencer {
@@ -163,7 +165,7 @@ impl PartitionSequencer {
             connected: BTreeSet::new(),
             decided: earlier_ends,
             last_release: None,
-            snapshot: SnapshotClock { bytes: 0, taken_at: now, dirty: false },
+            snapshots: Snapshots::new(now),
             now_ms: 0,
             rng,
             out: VecDeque::new(),
@@ -276,8 +278,9 @@ impl PartitionSequencer {
         match self.producers.admit(&batch) {
             Admission::New => match self.append(request, header) {
                 Ok(Some(esn)) => {
-                    self.producers.note(&batch, Lsn::new(self.epoch, esn), self.now_ms);
-                    self.snapshot.dirty = true;
+                    let lsn = Lsn::new(self.epoch, esn);
+                    self.producers.note(&batch, lsn, self.now_ms);
+                    self.snapshots.note(lsn);
                 }
                 Ok(None) => {}
                 Err(request) => return Some(request),
@@ -307,7 +310,7 @@ impl PartitionSequencer {
         let len = request.batch.len() as u64;
         match self.appender.handle_append(request.batch.clone(), header.span(), timestamps, waiter) {
             Ok(esn) => {
-                self.snapshot.bytes += len;
+                self.snapshots.add_bytes(len);
                 Ok(Some(esn))
             }
             Err(Refusal::EpochFull) if header.span() > self.settings.esn_max.0 => {
@@ -403,21 +406,32 @@ impl PartitionSequencer {
             Past::Ready => {}
         }
         // Releases are not answered: whoever comes back is told again.
-        if up && let Some((released, settled)) = self.last_release {
+        if up && let Some(marks) = self.last_release {
             let to = self.listeners.iter().copied().filter(|s| s.shard == shard).collect();
-            self.send_release(to, released, settled);
+            self.send_release(to, marks, ENDS_KEPT_MAX);
         }
     }
 
     /// A shard's answer to a store or an amend, of this epoch or of one that is being repaired.
     pub fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
-        if answer.snapshot || self.preempted_by.is_some() {
+        if self.preempted_by.is_some() {
             return;
         }
-        if answer.epoch == self.epoch {
+        if answer.snapshot {
+            self.handle_snapshot_stored(answer);
+        } else if answer.epoch == self.epoch {
             self.appender.handle_stored(now, answer);
         } else if let Past::Recovering(recovery) = &mut self.past {
             recovery.handle_stored(now, answer);
+        }
+    }
+
+    fn handle_snapshot_stored(&mut self, answer: &StoreAnswer) {
+        let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
+        let is_kept = answer.epoch == self.epoch && answer.result == Ok(Kept::Flushed);
+        if let Some(member) = self.appender.nodeset().index_of_ref(from).filter(|_| is_kept) {
+            let quorum = Quorum::new(self.appender.nodeset(), self.appender.replication());
+            self.snapshots.handle_stored(member, Lsn::new(answer.epoch, answer.first_esn), quorum);
         }
     }
 
@@ -529,10 +543,9 @@ impl PartitionSequencer {
             }
             if let Some(table) = table {
                 self.producers = if bug(Bug::DedupWindowNotRebuilt) { ProducerTable::default() } else { table };
-                self.snapshot.dirty = !self.producers.is_empty();
+                self.snapshots.handle_loaded(self.producers.is_empty());
                 self.past = Past::Ready;
                 self.out.push_back(Output::Event(Event::Recovered { epoch: self.epoch }));
-                self.snapshot.taken_at = Time::ZERO;
             }
         }
     }
@@ -552,7 +565,7 @@ impl PartitionSequencer {
         }
         self.decided.extend(ends);
         self.decided.sort_unstable_by_key(|end| end.epoch);
-        self.decided.drain(..self.decided.len().saturating_sub(ENDS_MAX));
+        self.decided.drain(..self.decided.len().saturating_sub(ENDS_KEPT_MAX));
         let mut older: Vec<EpochEntry> = self.table.epochs.iter().filter(|e| e.epoch < self.epoch).cloned().collect();
         if bug(Bug::DedupPreviousEpochOnly) {
             older.retain(|e| e.epoch.next() == self.epoch);
@@ -584,7 +597,9 @@ impl PartitionSequencer {
     fn drain_appender(&mut self, now: Time) {
         while let Some(output) = self.appender.poll_output() {
             match output {
-                AppenderOutput::Store { member, placement, block } => self.store(member, &placement, block),
+                AppenderOutput::Store { member, placement, block } => {
+                    self.store(member, &placement, block, self.appender.durability() == Durability::Sync);
+                }
                 AppenderOutput::Amend { member, first_esn, placement } => self.amend(member, first_esn, &placement),
                 AppenderOutput::Done(waiter) => self.done(now, waiter),
                 AppenderOutput::OpenMissing { member, from } => {
@@ -601,9 +616,8 @@ impl PartitionSequencer {
         }
     }
 
-    fn store(&mut self, member: usize, placement: &Placement, block: Block) {
+    fn store(&mut self, member: usize, placement: &Placement, block: Block, sync: bool) {
         let ShardRef { shard, incarnation } = self.appender.shard_ref(member);
-        let sync = self.appender.durability() == Durability::Sync;
         let placement = WirePlacement::from(placement);
         let store = Store { shard, incarnation, mode: StoreMode::Append, sync, placement };
         self.out.push_back(Output::Store { store, block });
@@ -661,28 +675,34 @@ impl PartitionSequencer {
     /// INV-RELEASE.
     fn release(&mut self) {
         let Some(released) = self.released() else { return };
-        let settled = self.appender.settled();
-        if self.last_release == Some((released, settled)) {
+        let marks =
+            Marks { released, settled: self.appender.settled(), trim_limit: self.snapshots.trim_limit(released) };
+        if self.last_release == Some(marks) {
             return;
         }
-        assert!(self.last_release.is_none_or(|(last, _)| last <= released), "released never goes back");
-        let to = if self.last_release.is_none() { &self.listeners } else { &self.told_always };
-        self.last_release = Some((released, settled));
+        let last = self.last_release.replace(marks);
+        assert!(last.is_none_or(|last| last.released <= released), "released never goes back");
+        // Who has records of earlier epochs only waits for two things: that they may be read, and that all of them may be trimmed.
+        let begin = Lsn::new(self.epoch, Esn::ZERO);
+        let is_for_all = last.is_none_or(|last| last.trim_limit < begin && marks.trim_limit >= begin);
+        let (to, ends_max) = match is_for_all {
+            true => (&self.listeners, ENDS_KEPT_MAX),
+            false => (&self.told_always, ENDS_TOLD_ALWAYS),
+        };
         let to = to.iter().copied().filter(|s| self.connected.contains(&s.shard)).collect();
-        self.send_release(to, released, settled);
+        self.send_release(to, marks, ends_max);
     }
 
-    fn send_release(&mut self, to: Vec<ShardRef>, released: Lsn, settled: Esn) {
-        let release = PartitionRelease { partition: self.partition, released, settled, ends: self.decided.clone() };
+    fn send_release(&mut self, to: Vec<ShardRef>, marks: Marks, ends_max: usize) {
+        let Marks { released, settled, trim_limit } = marks;
+        let ends = self.decided[self.decided.len().saturating_sub(ends_max)..].to_vec();
+        let release = PartitionRelease { partition: self.partition, released, settled, trim_limit, ends };
         self.out.push_back(Output::Release { to, release });
     }
 
     /// Stores what is known of producers, if it is time.
     fn take_snapshot(&mut self, now: Time, now_ms: TimestampMs) {
-        let clock = &self.snapshot;
-        let due =
-            clock.bytes >= self.settings.snapshot_bytes || now.since(clock.taken_at) >= self.settings.snapshot_time;
-        if !due || !clock.dirty || !self.is_ready() {
+        if !self.snapshots.is_due(now, &self.settings) {
             return;
         }
         let acked = self.appender.acked();
@@ -696,15 +716,16 @@ impl PartitionSequencer {
         let members = self.appender.draw_copyset(now, &mut self.rng);
         let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else {
             // Nobody takes it now: tried again when the next one is due.
-            self.snapshot.taken_at = now;
+            self.snapshots.handle_not_taken(now);
             return;
         };
         let snapshot =
             BlockBuilder::producer_snapshot(self.partition, self.epoch, acked.next(), now_ms, known.encode());
         let version = PlacementVersion { writer_epoch: self.epoch, wave: 1 };
         let placement = Placement { version, copyset, acked, settled: self.appender.settled() };
-        members.into_iter().for_each(|member| self.store(member, &placement, snapshot.clone()));
-        self.snapshot = SnapshotClock { bytes: 0, taken_at: now, dirty: false };
+        // Synced, whatever the log says: what it covers may be trimmed.
+        members.into_iter().for_each(|member| self.store(member, &placement, snapshot.clone(), true));
+        self.snapshots.handle_taken(now, Lsn::new(self.epoch, acked.next()));
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -721,7 +742,7 @@ impl PartitionSequencer {
             Past::ReadingProducers(load) => load.next_timeout(),
             Past::Ready => None,
         };
-        let snapshot = self.snapshot.dirty.then(|| self.snapshot.taken_at + self.settings.snapshot_time);
+        let snapshot = self.snapshots.next_timeout(&self.settings);
         let waiting = self.waiting.front().map(|w| w.until);
         [self.appender.next_timeout(), past, snapshot, waiting].into_iter().flatten().min()
     }
@@ -744,26 +765,32 @@ impl PartitionSequencer {
     }
 }
 
-/// Ends that are told with a release, at most: the newest.
-const ENDS_MAX: usize = 16;
+/// Ends that are told with every release, at most: the newest.
+const ENDS_TOLD_ALWAYS: usize = 16;
+/// Ends that are told to a shard that comes, at most: the newest. Bounds a release to some 50 kB.
+const ENDS_KEPT_MAX: usize = 4096;
 
 /// Ends of earlier epochs that whoever decided them may not have told every shard of. Epochs that ended empty leave the table; with
 /// what authority is not known then, so what lies in them is kept aside rather than deleted.
-fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
+pub(crate) fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
     if bug(Bug::OldEndsNotTold) {
         return Vec::new();
     }
     let mut ends: Vec<EpochEnd> = Vec::new();
-    // What is missing above the trim point was decided empty; below it, it may be trimmed.
-    let mut known = table.trim.epoch();
+    // What is missing above the trim point was decided empty; so was the trim point's own epoch if nothing of it is trimmed. What is
+    // missing below it may be trimmed: where it ended, nobody can say any more.
+    let mut known = match table.trim.esn() {
+        Esn::ZERO => Epoch(table.trim.epoch().0.saturating_sub(1)),
+        _ => table.trim.epoch(),
+    };
     for entry in &table.epochs {
-        let oldest = entry.epoch.0.saturating_sub(ENDS_MAX as u32).max(known.0 + 1);
+        let oldest = entry.epoch.0.saturating_sub(ENDS_KEPT_MAX as u32).max(known.0 + 1);
         let empty = |epoch| EpochEnd { epoch: Epoch(epoch), last_esn: Esn::ZERO, authoritative: false };
         ends.extend((oldest..entry.epoch.0).map(empty));
         ends.extend(entry.epoch_end());
         known = known.max(entry.epoch);
     }
-    ends.drain(..ends.len().saturating_sub(ENDS_MAX));
+    ends.drain(..ends.len().saturating_sub(ENDS_KEPT_MAX));
     ends
 }
 

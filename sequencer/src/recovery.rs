@@ -8,6 +8,9 @@
 //! Why racing recoverers are safe: a shard refuses the stores of any recoverer below its seal, the metadata tier takes a
 //! decision from the newest epoch only (trap C9b), and a decision is asked for only after everything it covers is stored. A
 //! recoverer that dies leaves stores behind that a later one finds and, as they carry a lower version, replaces or adopts.
+//!
+//! INV-REPAIR-TRIM: trim goes on while an epoch is recovered. Whoever listed a block and then has it no more has trimmed it: it is
+//! asked again how far, and what is trimmed anywhere needs no copies.
 
 mod digest;
 mod repair;
@@ -46,8 +49,17 @@ struct ShardState {
     connected: bool,
     asked_at: Option<Time>,
     answer: Option<ShardAnswer>,
+    /// It lacks a block that it listed (INV-REPAIR-TRIM). The answer stands until there is another.
+    stale: bool,
     /// Its disk was replaced: what it had is lost.
     lost: bool,
+}
+
+impl ShardState {
+    /// Whether it is to tell what it has, and can.
+    fn is_asked(&self) -> bool {
+        self.connected && !self.lost && (self.answer.is_none() || self.stale)
+    }
 }
 
 #[derive(Debug)]
@@ -155,7 +167,7 @@ impl Recovery {
         if self.outcome.is_some() {
             return None;
         }
-        let asked = |s: &ShardState| s.asked_at.filter(|_| s.connected && !s.lost && s.answer.is_none());
+        let asked = |s: &ShardState| s.asked_at.filter(|_| s.is_asked());
         let retry = self.shards.values().filter_map(asked).min().map(|at| at + self.settings.recovery_retry);
         let phase = match &self.phase {
             Phase::Sealing { enough_since } => {
@@ -180,7 +192,7 @@ impl Recovery {
         let undecided: Vec<Epoch> = self.undecided.iter().map(|e| e.epoch).collect();
         for (to, state) in &mut self.shards {
             let due = state.asked_at.is_none_or(|at| at + retry <= now);
-            if !state.connected || state.lost || state.answer.is_some() || !due || undecided.is_empty() {
+            if !state.is_asked() || !due || undecided.is_empty() {
                 continue;
             }
             state.asked_at = Some(now);
@@ -314,7 +326,16 @@ impl Recovery {
         let from = as_before.copied().unwrap_or(from);
         let Some(state) = self.shards.get_mut(&from).filter(|_| ours) else { return };
         match answer.result {
-            Ok(sealed) => state.answer = Some(ShardAnswer { incomplete_before, state: sealed }),
+            Ok(sealed) => {
+                let trim = sealed.trim;
+                state.answer = Some(ShardAnswer { incomplete_before, state: sealed });
+                state.stale = false;
+                if let (Phase::Repairing { repair, .. }, Some(entry)) = (&mut self.phase, self.undecided.front())
+                    && trim.epoch() == entry.epoch
+                {
+                    repair.handle_trimmed(trim.esn());
+                }
+            }
             Err(SealRefusal::Sealed(by)) => self.outcome = Some(Outcome::Preempted { by }),
             Err(SealRefusal::Incarnation(_)) => unreachable!("handled above"),
             // It is asked again after a while.
@@ -333,6 +354,9 @@ impl Recovery {
         let FetchTarget::Records { epoch, first_esn } = answer.target else { return };
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == epoch) else { return };
         let (usable, lost) = (self.usable(entry), self.lost(entry));
+        if let (None, Some(state)) = (&block, self.shards.get_mut(&from)) {
+            state.stale = true;
+        }
         if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase) {
             let cx = Context { now, entry, usable, lost, settings: &self.settings };
             repair.handle_fetched(&cx, first_esn, member, block);
@@ -342,9 +366,13 @@ impl Recovery {
     pub(crate) fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == answer.epoch) else { return };
         let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
-        if let (Err(StoreRefusal::Incarnation(_)), Some(state)) = (&answer.result, self.shards.get_mut(&from)) {
-            // Replaced since it was sealed: what it told is still true, but it keeps nothing of it.
-            (state.lost, state.connected) = (true, false);
+        if let Some(state) = self.shards.get_mut(&from) {
+            match answer.result {
+                // Replaced since it was sealed: what it told is still true, but it keeps nothing of it.
+                Err(StoreRefusal::Incarnation(_)) => (state.lost, state.connected) = (true, false),
+                Err(StoreRefusal::NoPayload) => state.stale = true,
+                _ => {}
+            }
         }
         if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase)
             && let Err(by) = repair.handle_stored(now, member, answer)

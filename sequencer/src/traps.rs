@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord};
+use dlog_proto::block::{BlockKind, PlacementVersion};
+use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use dlog_proto::wire::{
-    Acks, AppendError, AppendOk, EpochEnd, Kept, SealRefusal, SealedEpoch, SealedPartition, SealedState, Store,
-    StoreAnswer, StoreRefusal,
+    Acks, AppendError, AppendOk, BlockSummary, EpochEnd, FetchBlock, FetchedBlock, Flushed, FlushedUpto, Kept,
+    SealRefusal, SealedEpoch, SealedPartition, SealedState, Store, StoreAnswer, StoreRefusal,
 };
 use dlog_proto::{
-    End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId, Nodeset,
-    PartitionUid, ProcessId, QuorumConfig, Replication, ShardId, ShardRef, Time,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId,
+    Nodeset, PartitionUid, ProcessId, QuorumConfig, Replication, ShardId, ShardRef, Time,
 };
 
 use crate::output::{NewEpochReason, Output, Proposal, Token};
@@ -55,8 +56,12 @@ struct Rig {
     /// Stores that are not answered yet.
     stores: Vec<(ShardId, StoreAnswer)>,
     proposals: Vec<Proposal>,
+    seals: Vec<ShardId>,
+    fetches: Vec<FetchBlock>,
     replies: Vec<(u64, Result<AppendOk, AppendError>)>,
+    released: Lsn,
     settled: Esn,
+    trim_limit: Lsn,
 }
 
 impl Rig {
@@ -67,7 +72,10 @@ impl Rig {
     fn of(table: EpochTable, settings: Settings) -> Self {
         let sequencer = PartitionSequencer::new(table, Arc::new(settings), 1, Time::ZERO, |_| true);
         let (stores, proposals, replies) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rig = Self { sequencer, now: Time::ZERO, stores, proposals, replies, settled: Esn::ZERO };
+        let (seals, fetches) = (Vec::new(), Vec::new());
+        let (now, released, settled, trim_limit) = (Time::ZERO, Lsn::ZERO, Esn::ZERO, Lsn::ZERO);
+        let mut rig =
+            Self { sequencer, now, stores, proposals, seals, fetches, replies, released, settled, trim_limit };
         rig.pump();
         rig
     }
@@ -85,7 +93,7 @@ impl Rig {
                         partition: header.partition,
                         epoch: header.epoch,
                         first_esn: header.first_esn,
-                        snapshot: false,
+                        snapshot: header.kind == BlockKind::ProducerSnapshot,
                         version: placement.version,
                         result: Ok(Kept::Flushed),
                     };
@@ -106,16 +114,25 @@ impl Rig {
                 }
                 Output::Propose(proposal) => self.proposals.push(proposal),
                 Output::Reply { token, outcome } => self.replies.push((token.0, outcome)),
-                Output::Release { release, .. } => self.settled = release.settled,
+                Output::Release { release, .. } => {
+                    (self.released, self.settled) = (release.released, release.settled);
+                    self.trim_limit = release.trim_limit;
+                }
+                Output::Seal { to, .. } => self.seals.push(to.shard),
+                Output::Fetch(fetch) => self.fetches.push(fetch),
                 _ => {}
             }
         }
     }
 
     fn append(&mut self, token: u64, acks: Acks) {
+        self.append_with(token, acks, BatchOptions::default());
+    }
+
+    fn append_with(&mut self, token: u64, acks: Acks, options: BatchOptions) {
         let mut batch = BatchBuilder::new(256);
         batch.append(&NewRecord::of_value(0, b"record"));
-        let batch = batch.finish(BatchOptions::default()).freeze();
+        let batch = batch.finish(options).freeze();
         let request = AppendRequest { token: Token(token), acks, with_offset: false, append_time: false, batch };
         self.sequencer.handle_append(self.now, 0, request);
         self.pump();
@@ -141,13 +158,23 @@ impl Rig {
     }
 
     fn sealed(&mut self, node: u16, by: u32, result: Result<SealedState, SealRefusal>) {
+        self.sealed_after_loss(node, by, 0, result);
+    }
+
+    fn sealed_after_loss(
+        &mut self,
+        node: u16,
+        by: u32,
+        incomplete_before: u64,
+        result: Result<SealedState, SealRefusal>,
+    ) {
         let incarnation = match result {
             Err(SealRefusal::Incarnation(Some(current))) => current,
             _ => Incarnation(1),
         };
         let from = ShardRef { shard: ShardId::new(node, 0), incarnation };
         let answer = SealedPartition { partition: PartitionUid(1), epoch: Epoch(by), result };
-        self.sequencer.handle_sealed(from, 0, answer);
+        self.sequencer.handle_sealed(from, incomplete_before, answer);
         self.pump();
     }
 
@@ -160,6 +187,15 @@ impl Rig {
             })
             .collect()
     }
+}
+
+/// The same, acknowledged from memory.
+fn cached(mut table: EpochTable) -> EpochTable {
+    for entry in &mut table.epochs {
+        let durability = Durability::WriteCache;
+        entry.replication = Arc::new(Replication { durability, ..(*entry.replication).clone() });
+    }
+    table
 }
 
 fn nothing_held(epoch: u32) -> SealedState {
@@ -194,6 +230,118 @@ fn acknowledgements_come_in_order() {
 }
 
 #[test]
+fn c2_a_shard_that_lost_its_write_cache_is_not_believed_about_what_it_lacks() {
+    let mut rig = Rig::of(cached(table(QuorumConfig::majority(3), 2, &[])), Settings::default());
+    rig.sealed_after_loss(1, 2, 5, Ok(nothing_held(1)));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.proposals, [], "what the first had in memory, the second may have");
+    rig.sealed(2, 2, Ok(first_block_held(0)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let fetch = rig.fetches.pop().expect("its block is copied");
+    assert_eq!(fetch.shard, ShardId::new(2, 0));
+}
+
+#[test]
+fn c3_c18_what_is_in_memory_only_is_acknowledged_and_neither_released_nor_settled() {
+    let mut rig = Rig::of(cached(table(QuorumConfig::majority(3), 1, &[])), Settings::default());
+    rig.append(1, Acks::Quorum);
+    rig.stores.iter_mut().for_each(|(_, answer)| answer.result = Ok(Kept::Cached));
+    rig.answer(&[1, 2, 3]);
+    let begin = Lsn::new(Epoch(1), Esn::ZERO);
+    assert_eq!((rig.replied(), rig.released, rig.settled), (vec![1], begin, Esn(0)));
+    let flush = |rig: &mut Rig, node| {
+        let upto = vec![FlushedUpto { partition: PartitionUid(1), epoch: Epoch(1), first_esn: Esn(1) }];
+        let (shard, incarnation) = (ShardId::new(node, 0), Incarnation(1));
+        rig.sequencer.handle_flushed(rig.now, &Flushed { shard, incarnation, upto });
+        rig.pump();
+    };
+    (1..=2).for_each(|node| flush(&mut rig, node));
+    assert_eq!((rig.released, rig.settled), (begin.next(), Esn(0)), "a write quorum of disks has it");
+    flush(&mut rig, 3);
+    assert_eq!(rig.settled, Esn(1));
+}
+
+#[test]
+fn c5_where_a_disk_is_lost_the_epoch_ends_at_the_last_record_that_anybody_has() {
+    let single = QuorumConfig { replication_factor: 1, write_quorum: 1, read_quorum: 1 };
+    let mut rig = Rig::of(table(single, 2, &[]), Settings::default());
+    rig.sealed(1, 2, Err(SealRefusal::Incarnation(Some(Incarnation(9)))));
+    rig.sealed(2, 2, Ok(block_held(3, &[2], 0)));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(4), false), "1 and 2 were on the lost disk");
+}
+
+#[test]
+fn c7_recovery_needs_a_write_quorum_and_puts_on_record_who_lacks_copies() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.link(3, false);
+    (1..=2).for_each(|node| rig.sealed(node, 2, Ok(first_block_held(0))));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.proposals, [], "its holders are to know that the third has no copy");
+    rig.answer(&[1, 2]);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    let third = ShardRef { shard: ShardId::new(3, 0), incarnation: Incarnation(1) };
+    assert_eq!((decision.last_esn, &decision.missing[..]), (Esn(2), &[(third, Esn(1))][..]));
+}
+
+#[test]
+fn c11_a_retry_waits_for_the_first_attempt() {
+    let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
+    let producer = Some(ProducerStamp { id: 7, epoch: 0, base_sequence: 0 });
+    (1..=2).for_each(|token| {
+        rig.append_with(token, Acks::Quorum, BatchOptions { producer, ..BatchOptions::default() });
+    });
+    rig.answer(&[1]);
+    assert_eq!(rig.replied(), [0; 0], "on one disk only: a later epoch may be decided without it");
+    rig.answer(&[2]);
+    let lsns: Vec<_> = rig.replies.iter().map(|(token, outcome)| (*token, outcome.as_ref().unwrap().lsn)).collect();
+    let first = Lsn::new(Epoch(1), Esn(1));
+    assert_eq!(lsns, [(1, first), (2, first)]);
+}
+
+#[test]
+fn c11_nobody_is_told_from_a_stranger_before_the_past_is_known() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    let producer = Some(ProducerStamp { id: 7, epoch: 0, base_sequence: 3 });
+    rig.append_with(1, Acks::Quorum, BatchOptions { producer, ..BatchOptions::default() });
+    rig.append(2, Acks::Quorum);
+    rig.answer(&[1, 2]);
+    assert_eq!(rig.replied(), [2], "whether the first is new, the epoch before must tell");
+}
+
+#[test]
+fn c11_what_no_stored_snapshot_tells_of_is_not_trimmed() {
+    let lsn = |esn| Lsn::new(Epoch(1), Esn(esn));
+    let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
+    rig.append(1, Acks::Quorum);
+    rig.answer(&[1, 2, 3]);
+    assert_eq!(rig.trim_limit, lsn(1), "nobody is known by it");
+    let producer = |base_sequence| BatchOptions {
+        producer: Some(ProducerStamp { id: 7, epoch: 0, base_sequence }),
+        ..BatchOptions::default()
+    };
+    rig.append_with(2, Acks::Quorum, producer(0));
+    rig.answer(&[1, 2, 3]);
+    assert_eq!((rig.settled, rig.trim_limit), (Esn(2), lsn(1)));
+    rig.wait(Settings::default().snapshot_time);
+    rig.append_with(3, Acks::Quorum, producer(1));
+    assert_eq!(rig.stores.iter().filter(|(_, answer)| answer.snapshot).count(), 3, "a snapshot is on its way");
+    rig.answer(&[1]);
+    assert_eq!(rig.trim_limit, lsn(1), "one disk has it, and that is not enough");
+    rig.answer(&[2, 3]);
+    assert_eq!((rig.settled, rig.trim_limit), (Esn(3), lsn(2)), "the third is not in it");
+    rig.wait(Settings::default().snapshot_time);
+    rig.stores.clear();
+    rig.wait(Settings::default().snapshot_time);
+    assert!(!rig.stores.is_empty(), "what nobody has stored is taken again");
+    rig.answer(&[1, 2]);
+    assert_eq!(rig.trim_limit, lsn(3));
+}
+
+#[test]
 fn c12_settled_waits_until_it_is_on_record_what_is_missing() {
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
     rig.append(1, Acks::Quorum);
@@ -207,6 +355,25 @@ fn c12_settled_waits_until_it_is_on_record_what_is_missing() {
     rig.pump();
     rig.answer(&[1, 2]);
     assert_eq!(rig.settled, Esn(1), "on record, and the holders know their copyset");
+}
+
+#[test]
+fn c12_the_record_settles_blocks_though_the_shard_is_back() {
+    let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
+    rig.append(1, Acks::Quorum);
+    rig.link(3, false);
+    rig.answer(&[1, 2]);
+    rig.wait(Settings::default().straggler_timeout);
+    let Some(Proposal::OpenMissing { shard, .. }) = rig.proposals.pop() else { panic!("not put on record") };
+    rig.append(2, Acks::Quorum);
+    rig.answer(&[1, 2]);
+    rig.link(3, true);
+    rig.answer(&[3]);
+    assert_eq!(rig.settled, Esn(1), "the second was planned without the third shard, and that is not on record yet");
+    rig.sequencer.handle_missing_recorded(rig.now, shard);
+    rig.pump();
+    assert_eq!(rig.settled, Esn(2));
+    assert!(matches!(rig.proposals[..], [Proposal::CloseMissing { .. }]), "{:?}", rig.proposals);
 }
 
 #[test]
@@ -308,6 +475,7 @@ fn c4_recovery_does_not_wait_for_a_disk_that_was_replaced() {
 fn c8_the_ends_of_all_earlier_epochs_are_told() {
     let mut table = table(QuorumConfig::majority(3), 4, &[5, 0, 7]);
     table.epochs.remove(1); // decided empty: it has left the table
+    table.trim = Lsn::new(Epoch(1), Esn(2));
     let mut sequencer = PartitionSequencer::new(table, Arc::new(Settings::default()), 1, Time::ZERO, |_| true);
     sequencer.pump(Time::ZERO, 0);
     let ends = std::iter::from_fn(|| sequencer.poll_output()).find_map(|output| match output {
@@ -316,4 +484,73 @@ fn c8_the_ends_of_all_earlier_epochs_are_told() {
     });
     let end = |EpochEnd { epoch, last_esn, .. }: EpochEnd| (epoch.0, last_esn.0);
     assert_eq!(ends.unwrap().into_iter().map(end).collect::<Vec<_>>(), [(1, 5), (2, 0), (3, 7)]);
+}
+
+#[test]
+fn c8_the_end_of_an_empty_epoch_is_told_though_the_trim_point_lies_in_it() {
+    let mut table = table(QuorumConfig::majority(3), 4, &[5, 0, 7]);
+    table.epochs.drain(..2); // trimmed, and decided empty
+    table.trim = Lsn::new(Epoch(2), Esn::ZERO);
+    let ends: Vec<_> = crate::partition::earlier_ends(&table).iter().map(|end| (end.epoch.0, end.last_esn.0)).collect();
+    assert_eq!(ends, [(2, 0), (3, 7)]);
+    table.trim = Lsn::new(Epoch(2), Esn(1));
+    assert_eq!(crate::partition::earlier_ends(&table).len(), 1, "where a trimmed epoch ended is not known");
+}
+
+#[test]
+fn c8_whoever_was_away_for_long_is_told_every_end() {
+    let ends: Vec<u32> = (1..=40).collect();
+    let table = table(QuorumConfig::majority(3), 41, &ends);
+    let mut sequencer =
+        PartitionSequencer::new(table, Arc::new(Settings::default()), 1, Time::ZERO, |shard| shard.node != NodeId(3));
+    sequencer.pump(Time::ZERO, 0);
+    while sequencer.poll_output().is_some() {}
+    sequencer.handle_link(Time::ZERO, ShardId::new(3, 0), true);
+    sequencer.pump(Time::ZERO, 0);
+    let told = std::iter::from_fn(|| sequencer.poll_output()).find_map(|output| match output {
+        Output::Release { to, release } if to.iter().any(|s| s.shard.node == NodeId(3)) => Some(release.ends),
+        _ => None,
+    });
+    let told: Vec<u32> = told.expect("it is told").iter().map(|end| end.last_esn.0).collect();
+    assert_eq!(told, ends);
+}
+
+/// One block of two records at ESN 1, under the placement of a wave that is to be on all three.
+fn first_block_held(trim: u32) -> SealedState {
+    block_held(1, &[1, 2, 3], trim)
+}
+
+fn block_held(first: u32, copyset: &[u16], trim: u32) -> SealedState {
+    let version = PlacementVersion { writer_epoch: Epoch(1), wave: 1 };
+    let copyset = copyset.iter().map(|node| ShardId::new(*node, 0).to_u32()).collect();
+    let block = BlockSummary { first_esn: Esn(first), span: 2, crc: 1, len: 100, version, copyset };
+    let blocks = if trim < 2 { vec![block] } else { Vec::new() };
+    let (acked, settled) = (Esn::ZERO, Esn::ZERO);
+    let epochs = vec![SealedEpoch { epoch: Epoch(1), acked, settled, known_end: None, blocks }];
+    SealedState { trim: Lsn::new(Epoch(1), Esn(trim)), epochs, snapshot: None }
+}
+
+#[test]
+fn what_is_trimmed_while_it_is_recovered_needs_no_copies() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed(1, 2, Ok(first_block_held(0)));
+    rig.sealed(2, 2, Ok(first_block_held(0)));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.seals.clear();
+    assert!(!rig.fetches.is_empty() && rig.proposals.is_empty(), "n3s0 is to get a copy");
+    for (_, mut answer) in std::mem::take(&mut rig.stores) {
+        answer.result = Err(StoreRefusal::NoPayload);
+        rig.sequencer.handle_stored(rig.now, &answer);
+    }
+    for fetch in std::mem::take(&mut rig.fetches) {
+        let FetchBlock { shard, incarnation, partition, target } = fetch;
+        let answer = FetchedBlock { shard, incarnation, partition, target, found: false };
+        rig.sequencer.handle_fetched(rig.now, &answer, None);
+    }
+    rig.wait(Settings::default().recovery_retry);
+    assert!(rig.seals.contains(&ShardId::new(1, 0)), "it has what it listed no more: it is asked again");
+    assert_eq!(rig.proposals, []);
+    rig.sealed(1, 2, Ok(first_block_held(2)));
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, &decision.missing), (Esn(2), &Vec::new()), "trimmed, and part of the epoch");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dlog_client::{AppendOptions, Client, Position, ReadItem};
 use dlog_metadata::state::LogAttributes;
-use dlog_proto::{LogId, Lsn};
+use dlog_proto::{LogId, Lsn, PartitionId};
 use rustix::process::Signal;
 use support::{Cluster, free_address};
 use tempfile::TempDir;
@@ -89,7 +89,7 @@ async fn a_sequencer_that_was_stuck_does_no_harm_when_it_comes_back() {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let appending = tokio::spawn(append_numbers(client.clone(), stopped));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let partition = dlog_proto::PartitionId(0);
+    let partition = PartitionId(0);
     let before = client.epochs(&log(), partition).await.unwrap();
     let stuck = usize::from(before.newest().unwrap().sequencer.0);
     cluster.signal(stuck, Signal::STOP);
@@ -138,6 +138,42 @@ async fn an_orderly_stop_hands_over_and_keeps_everything() {
     }
     stop.send(()).unwrap();
     assert_eq!(appending.await.unwrap(), read_all(&client).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_gets_more_copies_while_it_is_appended_to() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 1).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let changes = [("replication_factor", "3"), ("write_quorum", "2"), ("read_quorum", "2")];
+    let changes = changes.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
+    client.set_attributes(&log(), changes.into()).await.unwrap();
+    let copies = async || {
+        let epochs = client.epochs(&log(), PartitionId(0)).await.unwrap().epochs;
+        epochs.iter().map(|entry| entry.replication.quorum.replication_factor).collect::<Vec<_>>()
+    };
+    while copies().await != [1, 3] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stop.send(()).unwrap();
+    let acknowledged = appending.await.unwrap();
+    assert_eq!(read_all(&client).await, acknowledged, "nobody saw an error");
+    assert_eq!(copies().await, [1, 3], "once is enough");
+
+    let second_epoch = acknowledged.iter().position(|(lsn, _)| lsn.epoch().0 == 2).unwrap();
+    let kept = &acknowledged[second_epoch..];
+    let trimmed = client.trim(&log(), 0, Position::Lsn(kept[0].0)).await.unwrap();
+    assert!(trimmed < kept[0].0);
+    let home = client.epochs(&log(), PartitionId(0)).await.unwrap().newest().unwrap().sequencer;
+    cluster.kill(usize::from(home.0));
+    assert_eq!(read_all(&client).await, kept, "two copies are left of all that was not trimmed");
+    assert_eq!(client.trim(&log(), 0, Position::Oldest).await.unwrap(), trimmed, "it never goes back");
+    client.trim(&log(), 0, Position::Newest).await.unwrap();
+    assert_eq!(read_all(&client).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

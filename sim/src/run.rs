@@ -166,7 +166,10 @@ fn calm(world: &World) -> Result<(), String> {
     if world.scenario.focus != Focus::Calm {
         return Ok(());
     }
-    invariants::check_calm(world.readers.values().map(|reader| (reader.partition, reader.rewinds())))
+    invariants::check_calm(
+        &world.history.ledger,
+        world.readers.values().map(|reader| (reader.partition, reader.rewinds())),
+    )
 }
 
 fn is_caught_up(world: &World) -> bool {

@@ -314,7 +314,8 @@ impl Shard {
                     if claim.kind == ClaimKind::UnderReplicated {
                         // What follows is void up to there, and the reader knows it.
                         self.single_copy.remove(&(reader, number));
-                    } else if self.single_copy.contains(&(reader, number)) {
+                    // That nothing is left of what is trimmed is no silence.
+                    } else if self.single_copy.contains(&(reader, number)) && claim.upto > claim.trim {
                         let partition = self.streams.get((reader, number)).map(ReadStream::partition);
                         partition.into_iter().for_each(|p| cx.claim(Claim::Silent { partition: p, upto: claim.upto }));
                     }

@@ -1,11 +1,11 @@
 //! What the writer, the readers and the upkeep of one shard share. Each lock is held for moments, and never during IO.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use dlog_proto::PartitionUid;
+use rustc_hash::FxHashMap;
 
 use crate::config::EngineConfig;
 use crate::counters::Counters;
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     durable: Mutex<Position>,
     /// Behind the last frame.
     written: Mutex<Position>,
-    hints: Mutex<HashMap<PartitionUid, Marks>>,
+    hints: Mutex<FxHashMap<PartitionUid, Marks>>,
     forget_losses: AtomicBool,
     /// Held by everybody who reads, from before the index is asked until the bytes are there.
     readers: Mutex<Arc<()>>,
@@ -157,12 +157,12 @@ impl Shared {
         lock(&self.hints).len()
     }
 
-    pub(crate) fn hints(&self) -> HashMap<PartitionUid, Marks> {
+    pub(crate) fn hints(&self) -> FxHashMap<PartitionUid, Marks> {
         lock(&self.hints).clone()
     }
 
     /// Forgets hints that are in the index now, unless there is news.
-    pub(crate) fn forget_hints(&self, indexed: &HashMap<PartitionUid, Marks>) {
+    pub(crate) fn forget_hints(&self, indexed: &FxHashMap<PartitionUid, Marks>) {
         lock(&self.hints).retain(|partition, marks| indexed.get(partition) != Some(marks));
     }
 }

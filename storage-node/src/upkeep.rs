@@ -91,7 +91,8 @@ impl Upkeep {
         }
         self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
         // Only now: a reader that does not find them in the overlay looks into the index next.
-        self.shared.overlay_mut().forget(&groups);
+        // The lock is let go of in between: the commit thread and readers wait for it.
+        groups.iter().for_each(|group| self.shared.overlay_mut().forget(group));
         if self.shared.hint_count() > HINTS_MAX {
             self.index_hints()?;
         }

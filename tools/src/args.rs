@@ -30,7 +30,7 @@ pub use tls::{TlsCommand, TlsCreateArgs, TlsNode};
 /// A command for a client.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Create, list, show and delete logs.
+    /// Create, list, show, change, trim and delete logs.
     #[command(subcommand)]
     Log(LogCommand),
     /// Append standard input to a log, a line a record.
@@ -66,6 +66,8 @@ impl Command {
             Self::Log(LogCommand::Create(args)) => &args.connect,
             Self::Log(LogCommand::List(args)) => &args.connect,
             Self::Log(LogCommand::Show(args)) => &args.connect,
+            Self::Log(LogCommand::Set(args)) => &args.connect,
+            Self::Log(LogCommand::Trim(args)) => &args.connect,
             Self::Log(LogCommand::Delete(args)) => &args.connect,
             Self::Append(args) => &args.connect,
             Self::Read(args) => &args.connect,
@@ -85,6 +87,10 @@ pub enum LogCommand {
     List(LogListArgs),
     /// Show a log's attributes and partitions.
     Show(LogShowArgs),
+    /// Change a log's attributes, or give it more partitions.
+    Set(LogSetArgs),
+    /// Let go of a log's first records.
+    Trim(LogTrimArgs),
     /// Delete a log with all its records.
     Delete(LogDeleteArgs),
 }
@@ -146,6 +152,70 @@ pub struct LogShowArgs {
     /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+What has to do with replication holds for records that are appended from now on: each partition begins a new epoch.
+Records that are there keep the copies that they have.
+
+Examples:
+  dlog log set shop/orders --attr retention.ms=604800000
+  dlog log set shop/orders --replication 3 --write-quorum 2 --attr durability=write_cache
+  dlog log set shop/orders --unset retention.ms --partitions 32")]
+pub struct LogSetArgs {
+    /// The log's name: namespace/name; a name alone means default/name.
+    #[arg(value_name = "NS/NAME")]
+    pub log: LogId,
+    /// How many copies of each record are kept, on different nodes.
+    #[arg(long, value_name = "R", value_parser = copies())]
+    pub replication: Option<u8>,
+    /// How many copies there must be before an append is acknowledged; up to R.
+    #[arg(long, value_name = "W", value_parser = copies())]
+    pub write_quorum: Option<u8>,
+    /// An attribute such as retention.ms=86400000 or durability=write_cache; may be given several times.
+    #[arg(long = "attr", value_name = "KEY=VALUE")]
+    pub attributes: Vec<Attribute>,
+    /// An attribute that is to have its default again; may be given several times.
+    #[arg(long, value_name = "KEY")]
+    pub unset: Vec<String>,
+    /// How many partitions it is to have: more than it has.
+    #[arg(long, value_name = "P", value_parser = value_parser!(u32).range(1..))]
+    pub partitions: Option<u32>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Positions:
+  newest                all records that are there now
+  e3n42                 an LSN
+  1000                  an offset
+  2026-01-31T12:00:00Z  a time (RFC 3339)
+  2026-01-31            midnight of that day, in UTC
+  -5m, '2h ago'         a time before now
+
+Examples:
+  dlog log trim demo/first --before -7d
+  dlog log trim demo/first -p 3 --before e3n42 --yes")]
+pub struct LogTrimArgs {
+    /// The log's name: namespace/name; a name alone means default/name.
+    #[arg(value_name = "NS/NAME")]
+    pub log: LogId,
+    /// The partition. [default: all of them]
+    #[arg(long, short, value_name = "N")]
+    pub partition: Option<u32>,
+    /// The first record that is kept; see Positions.
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    pub before: Position,
+    /// Do not ask whether it is meant.
+    #[arg(long, short)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]

@@ -77,7 +77,7 @@ pub enum AppendFailure {
     TimedOut { after: Duration, last: String },
     #[error("not sent within {:.1} s (last trouble: {last}), so it is not stored", .after.as_secs_f64())]
     NotSent { after: Duration, last: String },
-    #[error("the producer's earlier batch failed, so this one was not sent")]
+    #[error("the producer's earlier batch failed, so this one was given up; it may or may not have been stored")]
     Behind,
 }
 

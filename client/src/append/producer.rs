@@ -233,6 +233,8 @@ impl Producer {
                 Event::Closed => return,
             }
             self.core.handle_tick(now());
+            // What has failed ends its producer id before anything more is made with it.
+            self.drain();
             self.make_batches();
             self.drain();
             if let Some(trouble) = self.core.poll_trouble() {
@@ -279,7 +281,11 @@ impl Producer {
             }
             if self.stamp.is_none() {
                 drop(accumulator);
-                return self.identify();
+                // Between batches of two producer ids the sequencer keeps no order.
+                if self.core.is_idle() {
+                    self.identify();
+                }
+                return;
             }
             let Some(closed) = accumulator.take() else { return };
             drop(accumulator);

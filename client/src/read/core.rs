@@ -25,6 +25,8 @@ use dlog_proto::{
 pub struct ReaderSettings {
     /// Blocks that wait for those before them, in bytes. Above it, only shards that are behind are read from.
     pub buffer_bytes_max: usize,
+    /// Blocks that wait for the application, in bytes; a longer one waits alone.
+    pub ahead_bytes_max: usize,
     /// How long a gap waits for shards that have not spoken yet.
     pub gap_grace: Duration,
     /// How long until a lost stream is opened again; doubles up to the maximum.
@@ -42,6 +44,7 @@ impl Default for ReaderSettings {
     fn default() -> Self {
         Self {
             buffer_bytes_max: 8 << 20,
+            ahead_bytes_max: 8 << 20,
             gap_grace: Duration::from_millis(100),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_secs(5),
@@ -181,6 +184,10 @@ impl ReaderCore {
     /// How often streams were started over: because something was missing, a shard came or went, or to go back to single copies.
     pub fn rewinds(&self) -> u32 {
         self.version - 1
+    }
+
+    pub fn settings(&self) -> &ReaderSettings {
+        &self.settings
     }
 
     /// Highest LSN known to be released.

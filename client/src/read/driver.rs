@@ -10,13 +10,11 @@ use dlog_proto::{EpochTable, PartitionUid, ShardRef};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use super::core::{Item, Output, ReaderCore};
+use super::ahead::{self, AheadReceiver, AheadSender};
+use super::core::{Output, ReaderCore};
 use crate::directory::Directory;
 use crate::error::ClientError;
 use dlog_proto::clock::{now, sleep_until};
-
-/// Blocks and gaps that wait for the application.
-const ITEMS_AHEAD: usize = 16;
 
 /// What a reader's task is told.
 enum Event {
@@ -48,19 +46,15 @@ pub(super) struct Driver {
     next_stream: u64,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
-    items: mpsc::Sender<Result<Item, ClientError>>,
+    items: AheadSender,
 }
 
 impl Driver {
     /// Starts the task of a reader. What it reads comes out of the channel; the channel ends where the reader does.
-    pub(super) fn start(
-        directory: Arc<Directory>,
-        partition: PartitionUid,
-        core: ReaderCore,
-    ) -> mpsc::Receiver<Result<Item, ClientError>> {
+    pub(super) fn start(directory: Arc<Directory>, partition: PartitionUid, core: ReaderCore) -> AheadReceiver {
         // Every stream has at most one batch in the inbox, so it is bounded by their number.
         let (events, inbox) = mpsc::unbounded_channel();
-        let (items, read) = mpsc::channel(ITEMS_AHEAD);
+        let (items, read) = ahead::queue(core.settings().ahead_bytes_max);
         let streams = HashMap::new();
         let driver = Self { partition, directory, core, streams, next_stream: 0, events, inbox, items };
         tokio::spawn(driver.run());
@@ -91,7 +85,7 @@ impl Driver {
                 Output::Start { to, request } => self.start_stream(to, request),
                 Output::Close(shard) => self.close_stream(shard),
                 Output::WantTable => self.want_table(),
-                Output::Item(item) => self.items.send(Ok(item)).await.map_err(|_| ())?,
+                Output::Item(item) => self.items.send(item).await?,
                 Output::Done => return Err(()),
             }
         }
@@ -156,7 +150,7 @@ impl Driver {
             Event::Table(Ok(table)) => self.core.handle_table(now(), table),
             // It is asked for again, unless there is nothing to ask for.
             Event::Table(Err(error)) if error.is_not_found() => {
-                let _ = self.items.try_send(Err(error));
+                self.items.fail(error);
             }
             Event::Table(Err(_)) => {}
         }

@@ -1,5 +1,6 @@
 //! Reading a partition.
 
+mod ahead;
 pub mod core;
 mod driver;
 pub(crate) mod position;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dlog_proto::record::{self, Headers, RecordBatch};
 use dlog_proto::{LogOffset, Lsn, PartitionUid, TimestampMs};
-use tokio::sync::mpsc;
 
+use self::ahead::AheadReceiver;
 pub use self::core::{GapReason, ReaderSettings};
 use self::core::{Item, ReaderCore};
 use self::driver::Driver;
@@ -63,7 +64,7 @@ pub enum ReadStep {
 /// Reads one partition, in order, every LSN once: a record, or a gap with a reason. At the tail it waits for more.
 #[derive(Debug)]
 pub struct Reader {
-    items: mpsc::Receiver<Result<Item, ClientError>>,
+    items: AheadReceiver,
     steps: VecDeque<ReadStep>,
     records: VecDeque<ReadRecord>,
 }

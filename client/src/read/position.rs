@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dlog_proto::wire::{FindTime, GetTail, Payload, ReadStatus, Tail, TimeFound};
+use dlog_proto::wire::{FindTime, Freshness, GetTail, Payload, ReadStatus, Tail, TimeFound};
 use dlog_proto::{
     EpochTable, LogId, LogOffset, Lsn, MemberSet, PartitionId, PartitionUid, Quorum, ShardRef, TimestampMs,
 };
+use tokio::time::timeout;
 
 use crate::directory::Directory;
 use crate::error::ClientError;
+
+/// How long a sequencer may be silent before it is asked for anew who it is.
+const SEQUENCER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A place in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +74,28 @@ impl Partition {
         }
     }
 
-    /// Where the partition ends, as its sequencer says.
+    /// Where the partition ends: everything that was acknowledged before the question lies before the answer.
+    ///
+    /// The metadata tier is asked first, linearizably, which epoch is the newest. What was acknowledged before was so in that epoch,
+    /// by the sequencer that is then asked, or in an earlier one. So a sequencer that was cut off and does not know it is not believed.
     pub(crate) async fn tail(&self, directory: &Arc<Directory>) -> Result<Tail, ClientError> {
         directory
             .patiently("the partition's tail", || async {
-                let sequencer = directory.sequencer(self.uid).await?;
-                let sequencer = sequencer.ok_or_else(|| {
-                    ClientError::Lost(format!("{} partition {} has no live sequencer right now", self.log, self.id))
-                })?;
-                let control = directory.control_of(&sequencer).await?;
-                let (tail, _) = control.ask(&GetTail { partition: self.uid }, Payload::empty()).await?;
-                Ok::<Tail, ClientError>(tail)
+                let none =
+                    || ClientError::Lost(format!("{} partition {} has no live sequencer right now", self.log, self.id));
+                let (epoch, sequencer) =
+                    directory.sequencer_at(self.uid, Freshness::Linearizable).await?.ok_or_else(none)?;
+                let ask = async {
+                    let control = directory.control_of(&sequencer).await?;
+                    control.ask::<_, Tail>(&GetTail { partition: self.uid }, Payload::empty()).await
+                };
+                let silent = |_| ClientError::Lost(format!("{} does not answer", sequencer.node));
+                let (tail, _) = timeout(SEQUENCER_PATIENCE, ask).await.map_err(silent)??;
+                // It still acts for an earlier epoch of its own, and does not know yet of others in between.
+                if tail.acked.epoch() < epoch {
+                    return Err(none());
+                }
+                Ok(tail)
             })
             .await
     }

@@ -1,5 +1,6 @@
 //! Reading for consumers: where a partition ends, sessions, open streams.
 
+mod batch;
 mod readers;
 mod session;
 mod waiting;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use dlog_metadata::state::LogInfo;
 use dlog_proto::wire::Tail;
-use dlog_proto::{Epoch, LogOffset, Lsn, PartitionUid};
+use dlog_proto::{Epoch, EpochTable, LogOffset, Lsn, PartitionUid};
 use kafka_protocol::ResponseError;
 
 pub(crate) use readers::{ReadRequest, Readers};
@@ -35,6 +36,15 @@ impl End {
         let unreleased = u64::from(tail.acked.esn().0.saturating_sub(released.esn().0));
         Some(Self { epoch: tail.acked.epoch(), high_watermark: next.saturating_sub(unreleased), released })
     }
+
+    /// Last LSN of an epoch that may be read; `None` as long as it is not known where an earlier epoch ended.
+    pub(crate) fn last_readable(&self, table: &EpochTable, epoch: Epoch) -> Option<Lsn> {
+        if epoch == self.released.epoch() {
+            return Some(self.released);
+        }
+        let end = table.epoch(epoch)?.end?;
+        Some(Lsn::new(epoch, end.last_esn))
+    }
 }
 
 /// A partition that is led here, and where it ends.
@@ -60,5 +70,43 @@ pub(crate) fn check_epoch(asked: i32, current: Epoch) -> Result<(), ResponseErro
         asked if asked < current => Err(ResponseError::FencedLeaderEpoch),
         asked if asked > current => Err(ResponseError::UnknownLeaderEpoch),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlog_proto::{
+        EpochEntry, Esn, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication, ShardId,
+    };
+
+    use super::*;
+
+    fn entry(epoch: u32, last_esn: Option<u32>) -> EpochEntry {
+        let shard = ShardId { node: NodeId(1), shard: 0 };
+        let member = Member { shard, incarnation: Incarnation(1), location: Location::default(), weight: 1 };
+        EpochEntry {
+            epoch: Epoch(epoch),
+            sequencer: NodeId(1),
+            process: ProcessId(1),
+            nodeset: Arc::new(Nodeset::new(vec![member]).unwrap()),
+            replication: Arc::new(Replication::new(QuorumConfig::majority(1))),
+            base_offset: Some(LogOffset(0)),
+            end: last_esn.map(|last| dlog_proto::End { last_esn: Esn(last), authoritative: true }),
+            activated_at: 0,
+        }
+    }
+
+    /// INV-READ-RELEASED, for those who read without the client: what a zombie wrote beyond the end of an earlier epoch
+    /// may lie on a shard.
+    #[test]
+    fn only_what_is_released_or_decided_is_read_from_local_shards() {
+        let epochs = vec![entry(1, Some(9)), entry(2, None), entry(3, None)];
+        let table = EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs };
+        let lsn = |epoch, esn| Lsn::new(Epoch(epoch), Esn(esn));
+        let end = End { epoch: Epoch(3), high_watermark: 40, released: lsn(3, 7) };
+        assert_eq!(end.last_readable(&table, Epoch(3)), Some(lsn(3, 7)), "what is released");
+        assert_eq!(end.last_readable(&table, Epoch(1)), Some(lsn(1, 9)), "to its end");
+        assert_eq!(end.last_readable(&table, Epoch(2)), None, "this table does not say where it ended");
+        assert_eq!(end.last_readable(&table, Epoch(4)), None);
     }
 }

@@ -1,22 +1,32 @@
-//! Streams that are open, so that a consumer's next Fetch goes on where its last one ended.
+//! Reading for consumers: from the shards of this node if they have the records, which in a small cluster they do, or else
+//! through a stream of the native client.
 //!
+//! Streams stay open, so that a consumer's next Fetch goes on where its last one ended.
 //! A stream is known by its partition and the offset that it gives next. A Fetch takes it out, reads, and puts it back
 //! under the new offset; whoever asks for the same offset meanwhile gets a stream of its own. Streams that nobody comes
 //! back for are closed, the oldest first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use dlog_client::{Client, ClientError, GapReason, Position, ReadStep, Reader};
-use dlog_proto::record::{self, HEADER_LEN, RecordBatch};
+use dlog_client::{Client, ClientError, GapReason, Position, ReadStep, Reader, ReaderSettings};
 use dlog_proto::{LogId, Lsn, PartitionUid};
 use tokio::time::{Instant, timeout_at};
 
-/// Open streams that nobody reads from at the moment. Each may hold a few blocks that were sent ahead.
-const IDLE_MAX: usize = 512;
-const IDLE_TIME: Duration = Duration::from_secs(30);
+use super::batch::{self, Batch};
+use crate::broker::Broker;
+
+/// Open streams that nobody reads from at the moment, and what each may hold: what is read ahead, and what waits for blocks
+/// before it. To that come a block per shard, and what QUIC has received, which is bounded by connection.
+const IDLE_MAX: usize = 64;
+const AHEAD_BYTES_MAX: usize = 1 << 20;
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Soon, because what is sent to a stream that nobody reads takes the room of others on the same connection.
+const IDLE_TIME: Duration = Duration::from_secs(5);
+
+const _: () =
+    assert!(IDLE_MAX * (AHEAD_BYTES_MAX + BUFFER_BYTES_MAX) <= 128 << 20, "what idle streams hold is bounded");
 
 type StreamKey = (PartitionUid, u64);
 
@@ -28,31 +38,8 @@ struct Stream {
     held: Option<Batch>,
 }
 
-/// A batch where it stands in its partition.
-#[derive(Debug, Clone)]
-pub(crate) struct Batch {
-    pub(crate) lsn: Lsn,
-    pub(crate) offset: u64,
-    pub(crate) batch: RecordBatch,
-}
-
-impl Batch {
-    fn next_offset(&self) -> u64 {
-        self.offset + u64::from(self.batch.header().span())
-    }
-
-    /// Its bytes with the offset and epoch that readers know it by: a header of its own, and the records as they lie.
-    pub(crate) fn pieces(&self) -> [Bytes; 2] {
-        let bytes = self.batch.bytes();
-        let mut header = BytesMut::from(&bytes[..HEADER_LEN]);
-        record::stamp(&mut header, self.offset, self.lsn.epoch().0);
-        [header.freeze(), bytes.slice(HEADER_LEN..)]
-    }
-}
-
-#[derive(Default)]
-struct Idle {
-    streams: HashMap<StreamKey, (u64, Instant, Stream)>,
+struct Idle<S> {
+    streams: HashMap<StreamKey, (u64, Instant, S)>,
     /// By when they were put back.
     order: BTreeMap<u64, StreamKey>,
     count: u64,
@@ -60,8 +47,9 @@ struct Idle {
 
 /// The open streams of a node.
 pub(crate) struct Readers {
+    broker: Arc<dyn Broker>,
     client: Client,
-    idle: Mutex<Idle>,
+    idle: Mutex<Idle<Stream>>,
 }
 
 /// What to read.
@@ -73,6 +61,8 @@ pub(crate) struct ReadRequest {
     pub(crate) offset: u64,
     /// The LSN of the record with that offset.
     pub(crate) from: Lsn,
+    /// Last LSN of its epoch that may be read, if this node knows.
+    pub(crate) local_upto: Option<Lsn>,
     /// Offset to stop at.
     pub(crate) until: u64,
     pub(crate) max_bytes: usize,
@@ -83,11 +73,11 @@ pub(crate) struct ReadRequest {
 }
 
 impl Readers {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, idle: Mutex::default() }
+    pub(crate) fn new(broker: Arc<dyn Broker>, client: Client) -> Self {
+        Self { broker, client, idle: Mutex::default() }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
+    fn idle(&self) -> MutexGuard<'_, Idle<Stream>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,37 +88,94 @@ impl Readers {
 
     /// Reads batches from the one that holds `offset` on.
     pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
+        match self.read_here(request).await {
+            Some(batches) => Ok(batches),
+            None => self.read_elsewhere(request).await,
+        }
+    }
+
+    /// From the shards of this node: nothing is kept for it between two requests. `None` if they do not have what comes
+    /// next.
+    async fn read_here(&self, request: &ReadRequest) -> Option<Vec<Batch>> {
+        let upto = request.local_upto?;
+        let blocks = self.broker.local_blocks(request.partition, request.from, upto, request.max_bytes.max(1)).await;
+        if blocks.is_empty() {
+            return None;
+        }
+        let mut taken = Taken::new(request);
+        for block in &blocks {
+            let batches = batch::of_block(block, request.from, request.offset);
+            let batches =
+                batches.inspect_err(|error| tracing::error!(at = %block.header().first_lsn(), "kafka: {error}"));
+            if batches.ok()?.into_iter().any(|batch| taken.take(batch).is_err()) {
+                break;
+            }
+        }
+        Some(taken.batches)
+    }
+
+    /// Through the native client, from wherever the records are.
+    async fn read_elsewhere(&self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
         let kept = self.idle().take((request.partition, request.offset));
         let mut stream = match kept {
             Some(stream) => stream,
             None => {
-                let opening = self.client.reader(&request.log, request.index, Position::Lsn(request.from), None);
+                let from = Position::Lsn(request.from);
+                let opening = self.client.reader_with(&request.log, request.index, from, None, bounds());
                 let Ok(reader) = timeout_at(request.deadline, opening).await else { return Ok(Vec::new()) };
                 Stream { reader: reader?, next: request.offset, held: None }
             }
         };
         let batches = stream.read(request).await?;
-        self.idle().put(request.partition, stream);
+        self.idle().put(Instant::now(), (request.partition, stream.next), stream);
         Ok(batches)
+    }
+}
+
+fn bounds() -> ReaderSettings {
+    ReaderSettings { ahead_bytes_max: AHEAD_BYTES_MAX, buffer_bytes_max: BUFFER_BYTES_MAX, ..ReaderSettings::default() }
+}
+
+/// What goes into an answer.
+struct Taken<'a> {
+    request: &'a ReadRequest,
+    batches: Vec<Batch>,
+    bytes: usize,
+}
+
+impl<'a> Taken<'a> {
+    fn new(request: &'a ReadRequest) -> Self {
+        Self { request, batches: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes a batch, or gives it back if it is too much.
+    fn take(&mut self, batch: Batch) -> Result<(), Batch> {
+        let bytes = self.bytes + batch.len();
+        let fits = bytes <= self.request.max_bytes || self.batches.is_empty() && self.request.at_least_one;
+        if !fits || batch.offset >= self.request.until {
+            return Err(batch);
+        }
+        self.bytes = bytes;
+        self.batches.push(batch);
+        Ok(())
     }
 }
 
 impl Stream {
     async fn read(&mut self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
-        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let mut taken = Taken::new(request);
         while self.next < request.until {
             let Some(batch) = self.step(request.deadline).await? else { break };
-            let len = batch.batch.bytes().len();
-            let fits = bytes + len <= request.max_bytes || batches.is_empty() && request.at_least_one;
-            if !fits || batch.offset >= request.until {
-                self.held = Some(batch);
-                break;
+            let next = batch.next_offset;
+            match taken.take(batch) {
+                Ok(()) => self.next = next,
+                Err(batch) => {
+                    self.held = Some(batch);
+                    break;
+                }
             }
-            bytes += len;
-            self.next = batch.next_offset();
-            batches.push(batch);
         }
-        Ok(batches)
+        Ok(taken.batches)
     }
 
     /// The next batch, if it comes in time. Gaps are passed over: the offsets in them have no records to show.
@@ -139,9 +186,7 @@ impl Stream {
         loop {
             match timeout_at(deadline, self.reader.next_step()).await {
                 Err(_) => return Ok(None),
-                Ok(Ok(Some(ReadStep::Batch(read)))) => {
-                    return Ok(Some(Batch { lsn: read.lsn, offset: read.offset.0, batch: read.batch }));
-                }
+                Ok(Ok(Some(ReadStep::Batch(read)))) => return Ok(Some(read.into())),
                 Ok(Ok(None)) => return Err(ClientError::Closed),
                 Ok(Ok(Some(ReadStep::Gap { to, reason: GapReason::DataLoss, .. }))) => {
                     tracing::error!(upto = %to, "kafka: records were lost; their offsets are skipped");
@@ -153,15 +198,20 @@ impl Stream {
     }
 }
 
-impl Idle {
-    fn take(&mut self, key: StreamKey) -> Option<Stream> {
+impl<S> Default for Idle<S> {
+    fn default() -> Self {
+        Self { streams: HashMap::new(), order: BTreeMap::new(), count: 0 }
+    }
+}
+
+impl<S> Idle<S> {
+    fn take(&mut self, key: StreamKey) -> Option<S> {
         let (place, _, stream) = self.streams.remove(&key)?;
         self.order.remove(&place);
         Some(stream)
     }
 
-    fn put(&mut self, partition: PartitionUid, stream: Stream) {
-        let (key, now) = ((partition, stream.next), Instant::now());
+    fn put(&mut self, now: Instant, key: StreamKey, stream: S) {
         self.take(key);
         self.count += 1;
         self.order.insert(self.count, key);
@@ -178,5 +228,41 @@ impl Idle {
             let oldest = *oldest;
             self.take(oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(offset: u64) -> StreamKey {
+        (PartitionUid(1), offset)
+    }
+
+    #[test]
+    fn a_stream_is_found_under_the_offset_that_it_gives_next_and_by_one_only() {
+        let mut idle = Idle::default();
+        idle.put(Instant::now(), key(5), "five");
+        assert_eq!((idle.take(key(4)), idle.take(key(5)), idle.take(key(5))), (None, Some("five"), None));
+    }
+
+    #[test]
+    fn the_oldest_streams_make_room() {
+        let (mut idle, now) = (Idle::default(), Instant::now());
+        (0..2 * IDLE_MAX as u64).for_each(|offset| idle.put(now, key(offset), offset));
+        assert_eq!((idle.streams.len(), idle.order.len()), (IDLE_MAX, IDLE_MAX));
+        assert_eq!(
+            (idle.take(key(IDLE_MAX as u64 - 1)), idle.take(key(IDLE_MAX as u64))),
+            (None, Some(IDLE_MAX as u64))
+        );
+    }
+
+    #[test]
+    fn streams_that_nobody_comes_back_for_are_closed() {
+        let (mut idle, now) = (Idle::default(), Instant::now());
+        idle.put(now, key(1), ());
+        idle.put(now + IDLE_TIME, key(2), ());
+        idle.expire(now + IDLE_TIME + Duration::from_millis(1));
+        assert_eq!((idle.take(key(1)), idle.take(key(2))), (None, Some(())));
     }
 }

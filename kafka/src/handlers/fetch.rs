@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dlog_metadata::state::LogInfo;
 use dlog_proto::clock;
-use dlog_proto::{NodeId, PartitionUid};
+use dlog_proto::{LogOffset, NodeId, PartitionUid};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
@@ -156,14 +156,15 @@ impl<'a> Fetch<'a> {
             if max_bytes == 0 && self.len > 0 {
                 continue;
             }
-            let table = view.table(part.uid);
-            let Some(from) = table.and_then(|table| table.lsn_of(dlog_proto::LogOffset(part.next))) else { continue };
+            let Some(table) = view.table(part.uid) else { continue };
+            let Some(from) = table.lsn_of(LogOffset(part.next)) else { continue };
             let request = ReadRequest {
                 log: topic.log.clone(),
                 index: part.wanted.key.partition as u32,
                 partition: part.uid,
                 offset: part.next,
                 from,
+                local_upto: end.last_readable(&table, from.epoch()).filter(|upto| from <= *upto),
                 until: end.high_watermark,
                 max_bytes,
                 at_least_one: self.len == 0,
@@ -172,10 +173,10 @@ impl<'a> Fetch<'a> {
             match self.shared.readers.read(&request).await {
                 Ok(batches) => {
                     for batch in &batches {
-                        self.len += batch.batch.bytes().len();
-                        part.len += batch.batch.bytes().len();
+                        self.len += batch.len();
+                        part.len += batch.len();
                         part.records.extend(batch.pieces());
-                        part.next = batch.offset + u64::from(batch.batch.header().span());
+                        part.next = batch.next_offset;
                     }
                     // What is left does not fit: nothing is gained by waiting.
                     part.full = part.next < end.high_watermark && self.len > 0;

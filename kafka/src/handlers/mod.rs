@@ -84,7 +84,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, caller: &mut Caller, request: Request)
         }
         RequestKind::ListOffsets(request) => send(&header, list_offsets::handle(shared, version, request)),
         RequestKind::Metadata(request) => send(&header, metadata::handle(shared, version, request)),
-        RequestKind::OffsetCommit(request) => send(&header, offsets::commit(shared, version, request)),
+        RequestKind::OffsetCommit(request) => send(&header, offsets::commit(shared, request)),
         RequestKind::OffsetFetch(request) => send(&header, offsets::fetch(shared, version, request)),
         RequestKind::OffsetDelete(request) => send(&header, offsets::delete(shared, request)),
         RequestKind::FindCoordinator(request) => send(&header, coordinator::handle(shared, version, request)),

@@ -19,31 +19,26 @@ use kafka_protocol::messages::{
     OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use uuid::Uuid;
 
 use super::groups::{WRONG_ANSWER, done};
 use crate::cluster::{Cluster, topic_name};
 use crate::gateway::Shared;
 use crate::group::{CommitOffset, GroupAnswer, GroupRequest, OffsetsWanted, StoredOffset};
 
-/// First version that names topics by id.
-const TOPIC_IDS: i16 = 10;
 /// First version of OffsetFetch with many groups.
 const BATCHED: i16 = 8;
 
-pub(super) async fn commit(shared: Arc<Shared>, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(super) async fn commit(shared: Arc<Shared>, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let cluster = Cluster::of(&*shared.broker);
     let mut offsets = Vec::new();
     let mut response = OffsetCommitResponse::default();
     for topic in &request.topics {
-        let by_id = version >= TOPIC_IDS;
-        let info = if by_id { cluster.topic_by_id(topic.topic_id) } else { cluster.topic(&topic.name) };
-        let missing = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
+        let info = cluster.topic(&topic.name);
         let mut result = OffsetCommitResponseTopic::default();
-        (result.name, result.topic_id) = (topic.name.clone(), topic.topic_id);
+        result.name = topic.name.clone();
         for partition in &topic.partitions {
             let checked = match &info {
-                None => Err(missing),
+                None => Err(ResponseError::UnknownTopicOrPartition),
                 Some(info) => check(&shared, &request, info, partition),
             };
             let mut answer = OffsetCommitResponsePartition::default();
@@ -103,7 +98,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, version: i16, request: OffsetFetc
     let mut response = OffsetFetchResponse::default();
     if version >= BATCHED {
         for group in request.groups {
-            response.groups.push(fetch_group(&shared, version, group).await);
+            response.groups.push(fetch_group(&shared, group).await);
         }
         return response;
     }
@@ -183,49 +178,22 @@ fn shown(offset: Option<StoredOffset>) -> (i64, i32, StrBytes) {
     }
 }
 
-async fn fetch_group(shared: &Shared, version: i16, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let cluster = Cluster::of(&*shared.broker);
+async fn fetch_group(shared: &Shared, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
     let mut result = OffsetFetchResponseGroup::default();
-    // Topics whose ids are not known have no name to ask for.
-    let mut unknown: Vec<(Uuid, Vec<i32>)> = Vec::new();
-    let mut ids: HashMap<String, Uuid> = HashMap::new();
     let wanted = asked.topics.map(|topics| {
-        let mut wanted = Vec::new();
-        for topic in topics {
-            let name = match version >= TOPIC_IDS {
-                false => topic.name.as_str().to_owned(),
-                true => match cluster.topic_by_id(topic.topic_id) {
-                    Some(info) => topic_name(&info).as_str().to_owned(),
-                    None => {
-                        unknown.push((topic.topic_id, topic.partition_indexes));
-                        continue;
-                    }
-                },
-            };
-            ids.insert(name.clone(), topic.topic_id);
-            wanted.extend(topic.partition_indexes.into_iter().map(|partition| (name.clone(), partition)));
-        }
-        wanted
+        let each = topics.into_iter().flat_map(|topic| {
+            let name = topic.name.as_str().to_owned();
+            topic.partition_indexes.into_iter().map(move |partition| (name.clone(), partition))
+        });
+        each.collect::<Vec<_>>()
     });
     match offsets_of(shared, &asked.group_id, wanted).await {
         Err(error) => result.error_code = error.code(),
         Ok(offsets) => {
             for (topic, partitions) in by_topic(offsets) {
                 let mut of_topic = OffsetFetchResponseTopics::default();
-                if version >= TOPIC_IDS {
-                    let id = ids.get(&topic).copied();
-                    let known = || cluster.topic(&topic).map(|info| cluster.topic_id(&info));
-                    of_topic.topic_id = id.or_else(known).unwrap_or_default();
-                }
-                of_topic.partitions = partitions.into_iter().map(|(index, offset)| batched(index, offset, 0)).collect();
+                of_topic.partitions = partitions.into_iter().map(|(index, offset)| batched(index, offset)).collect();
                 of_topic.name = TopicName(StrBytes::from_string(topic));
-                result.topics.push(of_topic);
-            }
-            for (id, partitions) in unknown {
-                let mut of_topic = OffsetFetchResponseTopics::default();
-                let error = ResponseError::UnknownTopicId.code();
-                of_topic.topic_id = id;
-                of_topic.partitions = partitions.into_iter().map(|index| batched(index, None, error)).collect();
                 result.topics.push(of_topic);
             }
         }
@@ -234,12 +202,11 @@ async fn fetch_group(shared: &Shared, version: i16, asked: OffsetFetchRequestGro
     result
 }
 
-fn batched(index: i32, offset: Option<StoredOffset>, error: i16) -> OffsetFetchResponsePartitions {
+fn batched(index: i32, offset: Option<StoredOffset>) -> OffsetFetchResponsePartitions {
     let mut partition = OffsetFetchResponsePartitions::default();
     let (offset, epoch, metadata) = shown(offset);
     (partition.partition_index, partition.committed_offset) = (index, offset);
     (partition.committed_leader_epoch, partition.metadata) = (epoch, Some(metadata));
-    partition.error_code = error;
     partition
 }
 

@@ -210,6 +210,16 @@ fn sample(key: ApiKey, version: i16) -> BytesMut {
             r.topics = vec![Default::default()];
             r.cursor = Some(Default::default());
         }),
+        ApiKey::DescribeLogDirs => request!(DescribeLogDirsRequest, |r| {
+            let mut topic = describe_log_dirs_request::DescribableLogDirTopic::default();
+            topic.partitions = vec![1, 2];
+            r.topics = Some(vec![topic]);
+        }),
+        ApiKey::DescribeProducers => request!(DescribeProducersRequest, |r| {
+            let mut topic = describe_producers_request::TopicRequest::default();
+            topic.partition_indexes = vec![1, 2];
+            r.topics = vec![topic];
+        }),
         other => panic!("{other:?} is served and has no sample"),
     }
     out

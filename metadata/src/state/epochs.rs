@@ -45,6 +45,14 @@ impl State {
         Some(self.table_of(partition, rows, &rows.epochs[..newer]))
     }
 
+    /// Whether the newest epoch is not replicated as its log says by now: it takes a new one for that.
+    pub fn is_outdated(&self, partition: PartitionUid) -> bool {
+        let Some(rows) = self.partitions.get(&partition) else { return false };
+        let wanted = self.logs.get(&rows.log).map(|log| &log.attributes.replication);
+        let has = rows.epochs.last().and_then(|row| self.replications.get(row.replication));
+        has.is_some_and(|has| wanted.is_some_and(|wanted| *wanted != **has))
+    }
+
     /// The table from the oldest undecided epoch on.
     pub fn undecided_table(&self, uid: PartitionUid) -> Option<EpochTable> {
         let partition = self.partitions.get(&uid)?;

@@ -78,10 +78,10 @@ fn storing() {
     let upto = vec![FlushedUpto { partition, epoch, first_esn }];
     check(&Flushed { shard, incarnation, upto }, "2211000000000000030000002a0000000200010009000000e8ffffff01000000");
     let ends = vec![EpochEnd { epoch: Epoch(2), last_esn: Esn(10), authoritative: true }];
-    let partitions = vec![PartitionRelease { partition, released: LSN, settled: Esn(40), ends }];
+    let partitions = vec![PartitionRelease { partition, released: LSN, settled: Esn(40), trim_limit: Lsn(7), ends }];
     check(
         &Release { shard, incarnation, partitions },
-        "020000000a0000000122110000000000002a0000000300000028000000e3ffffff010000000200010009000000dcffffff01000000",
+        "020000000a0000000122110000000000002a00000003000000280000000700000000000000dbffffff010000000200010009000000d4ffffff01000000",
     );
 }
 

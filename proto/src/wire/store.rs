@@ -158,7 +158,9 @@ pub struct PartitionRelease {
     pub released: Lsn,
     /// Settled ESN of the epoch that `released` is in.
     pub settled: Esn,
-    /// Ends of epochs below `released` that were decided lately, ascending.
+    /// What lies above it must not be trimmed yet: no stored snapshot tells of its producers.
+    pub trim_limit: Lsn,
+    /// Ends of epochs below `released`, ascending: the newest few, and all of them for whoever was away.
     pub ends: Vec<EpochEnd>,
 }
 
@@ -204,4 +206,4 @@ impl Validate for Release {
         self.partitions.iter().all(|p| ascending(&p.ends)).then_some(()).ok_or("ends are given in ascending order")
     }
 }
-message!(Release, 1);
+message!(Release, 2);

@@ -276,6 +276,8 @@ impl Appender {
         missing.committed = true;
         let usable = self.health.usable(now);
         if usable.contains(member) {
+            // It is back; blocks that were planned without it waited for nothing but the record.
+            self.advance(now);
             return self.close_missing(now);
         }
         for at in 0..self.window.len() {

@@ -266,6 +266,12 @@ impl Repair {
         }
     }
 
+    /// What lies at or below `trim` is given up: nobody is to have copies of it, and nobody may have any left (INV-REPAIR-TRIM).
+    pub(crate) fn handle_trimmed(&mut self, trim: Esn) {
+        self.waiting.retain(|block| block.held.last_esn > trim);
+        self.active.retain(|_, block| block.held.last_esn > trim);
+    }
+
     /// A member can no longer be reached: what was asked of it is planned again.
     pub(crate) fn handle_disconnected(&mut self, now: Time, member: usize) {
         for block in self.active.values_mut() {

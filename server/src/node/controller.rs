@@ -1,6 +1,6 @@
 //! From what the metadata tier says to what cores do: who lives, who sequences what, which epochs are over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,16 @@ pub(crate) struct Controller {
     touched: HashMap<PartitionUid, Epoch>,
     /// Trim points that cores know of.
     trimmed: HashMap<PartitionUid, Lsn>,
+    /// What this process sequences with a replication that its log had before.
+    outdated: BTreeSet<PartitionUid>,
+    /// What was looked at last.
+    looked: Option<Looked>,
+}
+
+/// As of when all partitions were looked at. While the candidates stay the same, only partitions that changed need another look.
+struct Looked {
+    revision: u64,
+    candidates: Candidates,
 }
 
 /// What one core is told.
@@ -40,6 +50,8 @@ pub(crate) struct Controller {
 struct News {
     assigned: Vec<(PartitionUid, bool)>,
     superseded: Vec<(PartitionUid, Epoch)>,
+    trimmed: Vec<(PartitionUid, Lsn)>,
+    renew: Vec<PartitionUid>,
 }
 
 impl Controller {
@@ -50,8 +62,20 @@ impl Controller {
         cores: Cores,
         forgotten: Arc<Notify>,
     ) -> Self {
-        let (nodes, probes, assigned, touched) = (Vec::new(), HashMap::new(), HashSet::new(), HashMap::new());
-        Self { node, process, metadata, cores, forgotten, nodes, probes, assigned, touched, trimmed: HashMap::new() }
+        Self {
+            node,
+            process,
+            metadata,
+            cores,
+            forgotten,
+            nodes: Vec::new(),
+            probes: HashMap::new(),
+            assigned: HashSet::new(),
+            touched: HashMap::new(),
+            trimmed: HashMap::new(),
+            outdated: BTreeSet::new(),
+            looked: None,
+        }
     }
 
     /// For ever.
@@ -72,31 +96,60 @@ impl Controller {
 
     fn tick(&mut self, view: &State) {
         self.cores.tell_all(|| Input::Tick);
+        self.renew_again();
         if view.node(self.node).is_some_and(|info| info.process != self.process) {
             self.forgotten.notify_one();
         }
+    }
+
+    /// Whose epoch had not begun yet, or was about to give way already, when a new one was asked for.
+    fn renew_again(&self) {
+        let mut news = self.no_news();
+        for partition in &self.outdated {
+            news[usize::from(partition.core(self.cores.count()))].renew.push(*partition);
+        }
+        self.tell(news);
     }
 
     fn look(&mut self, view: &State, liveness: &Liveness) {
         self.tell_nodes(view, liveness);
         let registered = view.node(self.node).is_some_and(|info| info.process == self.process);
         let candidates = if registered { Candidates::new(view, liveness) } else { Candidates::default() };
-        let mut news: Vec<News> = self.cores.iter().map(|_| News::default()).collect();
-        let mut trimmed = Vec::new();
-        for (partition, entry) in view.partitions() {
-            if entry.trim > Lsn::ZERO && self.trimmed.get(&partition) != Some(&entry.trim) {
-                self.trimmed.insert(partition, entry.trim);
-                trimmed.push((partition, entry.trim));
+        let mut news = self.no_news();
+        match self.changed(view, &candidates) {
+            Some(partitions) => {
+                partitions.into_iter().for_each(|partition| self.look_at(view, partition, &candidates, &mut news));
             }
-            let news = &mut news[usize::from(partition.core(self.cores.count()))];
-            let mine = candidates.assign(view, partition) == Some(self.node);
-            self.look_at(partition, entry.newest(), mine, news);
+            None => {
+                let known = self.touched.keys().chain(self.trimmed.keys()).copied();
+                let gone: BTreeSet<_> = known.filter(|partition| view.partition(*partition).is_none()).collect();
+                let all = view.partitions().map(|(partition, _)| partition).chain(gone);
+                all.for_each(|partition| self.look_at(view, partition, &candidates, &mut news));
+            }
         }
+        self.looked = Some(Looked { revision: view.revision(), candidates });
+        self.tell(news);
+    }
+
+    /// The partitions that are not as they were, and those of logs that are not; `None` if all have to be looked at.
+    fn changed(&self, view: &State, candidates: &Candidates) -> Option<BTreeSet<PartitionUid>> {
+        let looked = self.looked.as_ref().filter(|looked| looked.candidates == *candidates)?;
+        let mut changes = self.metadata.changes_after(looked.revision)?;
+        let logs = changes.logs.iter().filter_map(|log| view.log_by_uid(*log));
+        changes.partitions.extend(logs.flat_map(|info| info.partitions.iter().copied()));
+        Some(changes.partitions)
+    }
+
+    fn no_news(&self) -> Vec<News> {
+        self.cores.iter().map(|_| News::default()).collect()
+    }
+
+    fn tell(&self, news: Vec<News>) {
+        let trimmed: Vec<_> = news.iter().flat_map(|news| news.trimmed.iter().copied()).collect();
         if !trimmed.is_empty() {
             self.cores.tell_all(|| Input::Trimmed(trimmed.clone()));
         }
-        self.drop_deleted(view, &mut news);
-        for (core, News { assigned, superseded }) in self.cores.iter().zip(news) {
+        for (core, News { assigned, superseded, renew, .. }) in self.cores.iter().zip(news) {
             // In this order: who was superseded and is assigned again starts over.
             if !superseded.is_empty() {
                 core.tell(Input::Superseded(superseded));
@@ -104,16 +157,26 @@ impl Controller {
             if !assigned.is_empty() {
                 core.tell(Input::Assigned(assigned));
             }
+            if !renew.is_empty() {
+                core.tell(Input::Renew(renew));
+            }
         }
     }
 
-    fn look_at(
-        &mut self,
-        partition: PartitionUid,
-        newest: Option<(Epoch, NodeId, ProcessId)>,
-        mine: bool,
-        news: &mut News,
-    ) {
+    fn look_at(&mut self, view: &State, partition: PartitionUid, candidates: &Candidates, news: &mut [News]) {
+        let news = &mut news[usize::from(partition.core(self.cores.count()))];
+        let Some(entry) = view.partition(partition) else { return self.drop_deleted(partition, news) };
+        if entry.trim > Lsn::ZERO && self.trimmed.insert(partition, entry.trim) != Some(entry.trim) {
+            news.trimmed.push((partition, entry.trim));
+        }
+        let (newest, mine) = (entry.newest(), candidates.assign(view, partition) == Some(self.node));
+        let outdated =
+            mine && newest.is_some_and(|(.., process)| process == self.process) && view.is_outdated(partition);
+        if !outdated {
+            self.outdated.remove(&partition);
+        } else if self.outdated.insert(partition) {
+            news.renew.push(partition);
+        }
         let others = newest.filter(|(_, _, process)| *process != self.process);
         if let (Some((epoch, ..)), Some(known)) = (others, self.touched.get_mut(&partition))
             && *known < epoch
@@ -130,19 +193,13 @@ impl Controller {
         }
     }
 
-    fn drop_deleted(&mut self, view: &State, news: &mut [News]) {
-        self.touched.retain(|partition, _| {
-            let exists = view.partition(*partition).is_some();
-            if !exists {
-                let news = &mut news[usize::from(partition.core(self.cores.count()))];
-                news.assigned.push((*partition, false));
-                news.superseded.push((*partition, Epoch::MAX));
-            }
-            exists
-        });
-        self.trimmed.retain(|partition, _| view.partition(*partition).is_some());
-        if self.assigned.len() > self.touched.len() {
-            self.assigned.retain(|partition| view.partition(*partition).is_some());
+    fn drop_deleted(&mut self, partition: PartitionUid, news: &mut News) {
+        self.trimmed.remove(&partition);
+        self.assigned.remove(&partition);
+        self.outdated.remove(&partition);
+        if self.touched.remove(&partition).is_some() {
+            news.assigned.push((partition, false));
+            news.superseded.push((partition, Epoch::MAX));
         }
     }
 

@@ -12,10 +12,11 @@ use dlog_client::{Client, ClientOptions};
 use dlog_kafka::{Broker, Gateway, LogDir, LogDirUsage, Pending, ProposeError};
 use dlog_metadata::Metadata;
 use dlog_metadata::state::{Command, Response, State};
+use dlog_proto::block::Block;
 use dlog_proto::producer::ActiveProducer;
 use dlog_proto::wire::{Acks, AppendError, AppendOk, Liveness, Tail};
-use dlog_proto::{Epoch, NodeId, PartitionUid, ShardId};
-use dlog_storage_node::read::Reader;
+use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ShardId};
+use dlog_storage_node::read::{ReadItem, Reader};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -76,6 +77,15 @@ impl Broker for NodeBroker {
         self.tails.get(partition)
     }
 
+    fn local_blocks(&self, partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Pending<Vec<Block>> {
+        let readers = self.local_members(partition, from.epoch());
+        if readers.is_empty() {
+            return Box::pin(std::future::ready(Vec::new()));
+        }
+        let read = move || local_run(&readers, partition, from, upto, bytes_max);
+        Box::pin(async move { spawn_blocking(read).await.unwrap_or_default() })
+    }
+
     fn producers(&self, partition: PartitionUid) -> Pending<Option<Vec<ActiveProducer>>> {
         let core = self.cores.of_partition(partition).clone();
         Box::pin(async move { core.producers(partition).await })
@@ -103,6 +113,50 @@ impl Broker for NodeBroker {
             async move { metadata.propose(request, &command).await.map_err(|error| ProposeError(error.to_string())) };
         let proposed: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(proposed);
         proposed
+    }
+}
+
+impl NodeBroker {
+    /// The members of an epoch's nodeset that are shards of this node.
+    fn local_members(&self, partition: PartitionUid, epoch: Epoch) -> Vec<Reader> {
+        let table = self.metadata.view().table(partition);
+        let Some(entry) = table.as_ref().and_then(|table| table.epoch(epoch)) else { return Vec::new() };
+        let mine = entry.nodeset.members().iter().filter(|member| member.shard.node == self.node);
+        mine.filter_map(|member| self.shards.reader(member.shard)).collect()
+    }
+}
+
+/// Reads on from one shard where the other one has a gap, until none has what comes next.
+fn local_run(readers: &[Reader], partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Vec<Block> {
+    let (mut blocks, mut next, mut left) = (Vec::new(), from, bytes_max);
+    loop {
+        let before = next;
+        for reader in readers {
+            if next > upto || left == 0 {
+                return blocks;
+            }
+            let items = match reader.read(partition, next, upto, left) {
+                Ok(chunk) => chunk.items,
+                Err(error) => {
+                    tracing::debug!(%partition, %error, "a shard of this node cannot be read");
+                    continue;
+                }
+            };
+            for item in items {
+                // Others have what is damaged here.
+                let ReadItem::Block(stored) = item else { break };
+                let (first, last) = (stored.block.header().first_lsn(), stored.block.header().last_lsn());
+                if first > next || last < next {
+                    break;
+                }
+                left = left.saturating_sub(stored.block.bytes().len());
+                next = last.next();
+                blocks.push(stored.block);
+            }
+        }
+        if next == before {
+            return blocks;
+        }
     }
 }
 

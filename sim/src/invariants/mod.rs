@@ -74,7 +74,8 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
             let new = one_end_per_epoch::check(ledger, partition, epoch, (last_esn, authoritative))?;
             match entry {
                 Some(entry) if new => {
-                    under_replicated_is_on_record::check_decided(ledger, state, &entry, partition, last_esn)
+                    let end = (last_esn, authoritative);
+                    under_replicated_is_on_record::check_decided(ledger, state, &entry, partition, end)
                 }
                 _ => Ok(()),
             }
@@ -101,7 +102,7 @@ pub(crate) fn check_end(history: &History) -> Result<(), String> {
     for (partition, of_partition) in &history.partitions {
         let checks: [Check; 4] = [
             acknowledged_is_readable::check,
-            |_, _, history| no_duplicates::check(history),
+            no_duplicates::check,
             |_, _, history| released_stays::check(history),
             |_, _, history| offsets_agree::check(history),
         ];

@@ -39,12 +39,15 @@ pub(super) fn check_decided(
     state: &State,
     entry: &EpochEntry,
     partition: PartitionUid,
-    end: Esn,
+    (end, authoritative): (Esn, bool),
 ) -> Result<(), String> {
     let settled = ledger.promised.get(&(partition, entry.epoch)).map_or(Esn::ZERO, |promised| promised.settled);
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
     for (first, held) in ledger.blocks(partition, entry.epoch, settled.next(), end) {
-        if held.last > trim {
+        // An end without authority may lie beyond blocks of which no copy survives: readers are told of the loss. One with authority
+        // covers only what somebody holds.
+        let is_lost = !authoritative && ledger.survivors(held).next().is_none();
+        if held.last > trim && !is_lost {
             check_block(ledger, state, entry, partition, first, held).map_err(|why| format!("decided: {why}"))?;
         }
     }

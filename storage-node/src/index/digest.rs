@@ -1,10 +1,13 @@
 //! What a group of frames means for the index: made when a group is written, and made again, equal, when it is scanned.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use dlog_proto::block::{BlockHeader, BlockKind, Placement};
 use dlog_proto::{Epoch, Esn, Lsn, PartitionUid, TimestampMs};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::schema::{LateRow, RunRow, SnapshotAt};
 use crate::entry::{EpochMarks, PartitionMeta, ShardMeta};
@@ -18,6 +21,8 @@ pub(crate) struct GroupDigest {
     pub(crate) begin: Position,
     /// Behind its last frame.
     pub(crate) end: u32,
+    /// In the order of their first blocks.
+    runs: Vec<Run>,
     /// In the order of the log; a run stands where its first block does, and no partition entry lies inside a run of the
     /// same partition.
     pub(crate) items: Vec<Item>,
@@ -25,14 +30,36 @@ pub(crate) struct GroupDigest {
     pub(crate) stretches: u32,
 }
 
+/// Small, because there are many.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
-    Run(Arc<Run>),
-    Snapshot { partition: PartitionUid, at: SnapshotAt, marks: EpochMarks },
+    Run(RunNumber),
+    Snapshot(Box<Snapshot>),
     Amend { offset: u32, amend: Arc<Amend> },
     Partition { offset: u32, meta: Arc<PartitionMeta> },
     Shard { offset: u32, meta: ShardMeta },
-    Segments(SegmentRanges),
+    Segments(Box<SegmentRanges>),
+}
+
+/// A producer snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) partition: PartitionUid,
+    pub(crate) at: SnapshotAt,
+    /// Of its placement.
+    pub(crate) marks: EpochMarks,
+}
+
+/// Which run of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunNumber(u32);
+
+/// A run, with the group that it lies in: when every block is a run of its own, an allocation for each would cost more than
+/// all else.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedRun {
+    group: Arc<GroupDigest>,
+    number: RunNumber,
 }
 
 /// Blocks of one partition and epoch in one group, ascending.
@@ -41,7 +68,7 @@ pub(crate) struct Run {
     pub(crate) partition: PartitionUid,
     pub(crate) epoch: Epoch,
     pub(crate) segment: SegmentId,
-    pub(crate) blocks: Vec<BlockAt>,
+    pub(crate) blocks: SmallVec<[BlockAt; 1]>,
     /// Highest marks of its placements.
     pub(crate) acked: Esn,
     pub(crate) settled: Esn,
@@ -63,9 +90,41 @@ impl GroupDigest {
     pub(crate) fn end_position(&self) -> Position {
         Position::new(self.begin.segment, self.end)
     }
+
+    pub(crate) fn run(&self, number: RunNumber) -> &Run {
+        &self.runs[number.0 as usize]
+    }
+}
+
+impl SharedRun {
+    pub(crate) fn new(group: &Arc<GroupDigest>, number: RunNumber) -> Self {
+        Self { group: Arc::clone(group), number }
+    }
+
+    /// Whether this is that run, and not one that is equal.
+    pub(crate) fn is(&self, group: &Arc<GroupDigest>, number: RunNumber) -> bool {
+        self.number == number && Arc::ptr_eq(&self.group, group)
+    }
+}
+
+impl Deref for SharedRun {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        self.group.run(self.number)
+    }
 }
 
 impl Run {
+    fn new(partition: PartitionUid, epoch: Epoch, segment: SegmentId) -> Self {
+        Self { partition, epoch, segment, blocks: SmallVec::new(), acked: Esn::ZERO, settled: Esn::ZERO }
+    }
+
+    /// Whether a block with this ESN may follow.
+    fn takes(&self, epoch: Epoch, first_esn: Esn) -> bool {
+        self.epoch == epoch && self.last().last_esn < first_esn
+    }
+
     fn first(&self) -> &BlockAt {
         &self.blocks[0]
     }
@@ -120,19 +179,13 @@ impl BlockAt {
 #[derive(Debug, Default)]
 pub(crate) struct Digester {
     runs: Vec<Run>,
-    items: Vec<Pending>,
+    items: Vec<Item>,
     /// Per partition the run that its next block goes to, and the one for blocks that come too late for it.
-    open: HashMap<PartitionUid, OpenRuns>,
+    open: FxHashMap<PartitionUid, OpenRuns>,
     /// The partition of the last block, and its run: many blocks of one partition often come together.
     last: Option<(PartitionUid, usize)>,
     /// The partition of the last block, and how often it changed.
     stretch: (Option<PartitionUid>, u32),
-}
-
-#[derive(Debug)]
-enum Pending {
-    Run(usize),
-    Done(Item),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +203,7 @@ impl Digester {
         if header.kind == BlockKind::ProducerSnapshot {
             let at = SnapshotAt { lsn: header.first_lsn(), position: at, len };
             let marks = EpochMarks { epoch: header.epoch, acked: placement.acked, settled: placement.settled };
-            self.items.push(Pending::Done(Item::Snapshot { partition, at, marks }));
+            self.items.push(Item::Snapshot(Box::new(Snapshot { partition, at, marks })));
             return;
         }
         let block = BlockAt {
@@ -168,25 +221,29 @@ impl Digester {
     }
 
     fn run_for(&mut self, partition: PartitionUid, epoch: Epoch, segment: SegmentId, first_esn: Esn) -> usize {
+        let runs = &mut self.runs;
         if let Some((last, run)) = self.last
             && last == partition
-            && self.takes(run, epoch, first_esn)
+            && runs[run].takes(epoch, first_esn)
         {
             return run;
         }
-        let run = match self.open.get(&partition).copied() {
-            Some(open) if self.takes(open.newest, epoch, first_esn) => open.newest,
-            Some(open) if self.runs[open.newest].epoch == epoch => match open.late {
-                Some(late) if self.takes(late, epoch, first_esn) => return late,
-                _ => {
-                    let late = self.begin(partition, epoch, segment);
-                    self.open.insert(partition, OpenRuns { late: Some(late), ..open });
-                    return late;
-                }
-            },
-            _ => {
-                let newest = self.begin(partition, epoch, segment);
-                self.open.insert(partition, OpenRuns { newest, late: None });
+        let mut begin = |runs: &mut Vec<Run>| {
+            self.items.push(Item::Run(RunNumber(runs.len() as u32)));
+            runs.push(Run::new(partition, epoch, segment));
+            runs.len() - 1
+        };
+        let run = match self.open.entry(partition) {
+            Entry::Occupied(open) if runs[open.get().newest].takes(epoch, first_esn) => open.get().newest,
+            Entry::Occupied(mut open) if runs[open.get().newest].epoch == epoch => {
+                return match open.get().late {
+                    Some(late) if runs[late].takes(epoch, first_esn) => late,
+                    _ => *open.get_mut().late.insert(begin(runs)),
+                };
+            }
+            open => {
+                let newest = begin(runs);
+                open.insert_entry(OpenRuns { newest, late: None });
                 newest
             }
         };
@@ -194,34 +251,22 @@ impl Digester {
         run
     }
 
-    fn takes(&self, run: usize, epoch: Epoch, first_esn: Esn) -> bool {
-        let run = &self.runs[run];
-        run.epoch == epoch && run.last().last_esn < first_esn
-    }
-
-    fn begin(&mut self, partition: PartitionUid, epoch: Epoch, segment: SegmentId) -> usize {
-        let run = Run { partition, epoch, segment, blocks: Vec::new(), acked: Esn::ZERO, settled: Esn::ZERO };
-        self.runs.push(run);
-        self.items.push(Pending::Run(self.runs.len() - 1));
-        self.runs.len() - 1
-    }
-
     pub(crate) fn amend(&mut self, offset: u32, amend: Amend) {
-        self.items.push(Pending::Done(Item::Amend { offset, amend: Arc::new(amend) }));
+        self.items.push(Item::Amend { offset, amend: Arc::new(amend) });
     }
 
     pub(crate) fn partition(&mut self, offset: u32, meta: PartitionMeta) {
         self.open.remove(&meta.partition);
         self.last = None;
-        self.items.push(Pending::Done(Item::Partition { offset, meta: Arc::new(meta) }));
+        self.items.push(Item::Partition { offset, meta: Arc::new(meta) });
     }
 
     pub(crate) fn shard(&mut self, offset: u32, meta: ShardMeta) {
-        self.items.push(Pending::Done(Item::Shard { offset, meta }));
+        self.items.push(Item::Shard { offset, meta });
     }
 
     pub(crate) fn segments(&mut self, segments: SegmentRanges) {
-        self.items.push(Pending::Done(Item::Segments(segments)));
+        self.items.push(Item::Segments(Box::new(segments)));
     }
 
     /// The digest of what was put in since the last time.
@@ -229,12 +274,11 @@ impl Digester {
         self.open.clear();
         self.last = None;
         let (_, stretches) = std::mem::take(&mut self.stretch);
-        let mut runs: Vec<Option<Arc<Run>>> = self.runs.drain(..).map(|run| Some(Arc::new(run))).collect();
-        let item = |pending| match pending {
-            Pending::Run(run) => Item::Run(runs[run].take().expect("each run stands once among the items")),
-            Pending::Done(item) => item,
-        };
-        GroupDigest { commit, begin, end, items: self.items.drain(..).map(item).collect(), stretches }
+        // The next group is often like this one.
+        let runs = Vec::with_capacity(self.runs.len());
+        let items = Vec::with_capacity(self.items.len());
+        let (runs, items) = (std::mem::replace(&mut self.runs, runs), std::mem::replace(&mut self.items, items));
+        GroupDigest { commit, begin, end, runs, items, stretches }
     }
 }
 
@@ -291,7 +335,8 @@ mod tests {
         fn finish(&mut self) -> String {
             let digest = self.digester.finish(1, Position::new(SEGMENT, 4096), self.offset);
             let show = |item: &Item| match item {
-                Item::Run(run) => {
+                Item::Run(number) => {
+                    let run = digest.run(*number);
                     let esns: Vec<_> = run.blocks.iter().map(|block| block.first_esn.to_string()).collect();
                     format!("{}/{}:{}", run.partition.0, run.epoch.0, esns.join(","))
                 }
@@ -325,7 +370,8 @@ mod tests {
         let mut script = Script::new();
         script.block(1, 1, 1).block(2, 1, 1).block(1, 1, 3);
         let digest = script.digester.finish(1, Position::new(SEGMENT, 4096), script.offset);
-        let Item::Run(run) = &digest.items[0] else { panic!() };
+        let Item::Run(number) = digest.items[0] else { panic!() };
+        let run = digest.run(number);
         let row = run.to_row();
         assert_eq!((row.begin, row.end, row.bytes, row.blocks), (4096, 4096 + 2 * 104 + 100, 200, 2));
         assert_eq!((row.min_timestamp, row.max_timestamp, row.last_esn), (10, 30, Esn(4)));

@@ -9,10 +9,7 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-/// An encoded key; see [`schema`](super::schema).
-pub type Key = SmallVec<[u8; 24]>;
+pub use super::key::Key;
 
 /// Changes that are made together.
 #[derive(Debug, Clone, Default)]

@@ -164,10 +164,11 @@ impl KvStore for MemoryKv {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::index::kv::Key;
     use std::ops::ControlFlow;
 
     pub(crate) fn put(kv: &dyn Kv, pairs: &[(&[u8], Option<&[u8]>)]) {
-        let changes = pairs.iter().map(|(key, value)| ((*key).into(), value.map(<[u8]>::to_vec))).collect();
+        let changes = pairs.iter().map(|(key, value)| (Key::new(key).unwrap(), value.map(<[u8]>::to_vec))).collect();
         kv.apply(&Batch { changes }).unwrap();
     }
 

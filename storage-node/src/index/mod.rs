@@ -1,6 +1,7 @@
 //! The index: where things lie in the log. Derived from it, never believed over it, rebuilt from it when it is gone.
 
 pub(crate) mod digest;
+pub mod key;
 pub mod kv;
 pub(crate) mod layered;
 pub mod memory;

@@ -4,10 +4,11 @@
 //! again, and nothing else decides what a row is. So it does not matter how many groups become one batch, and an index
 //! that was lost comes back equal.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 use dlog_proto::{Esn, Lsn, PartitionUid};
+use rustc_hash::FxHashMap;
 
 use super::digest::{GroupDigest, Item, Run};
 use super::kv::{Batch, Key, Kv, KvError};
@@ -24,8 +25,8 @@ use crate::segment::{Position, SegmentId};
 /// Collects the changes of some groups.
 pub(crate) struct Step<'k> {
     pub(crate) changes: Transaction<'k>,
-    partitions: HashMap<PartitionUid, PartitionRow>,
-    segments: HashMap<SegmentId, SegmentRow>,
+    partitions: FxHashMap<PartitionUid, PartitionRow>,
+    segments: FxHashMap<SegmentId, SegmentRow>,
     shard: ShardRow,
     shard_changed: bool,
 }
@@ -34,7 +35,8 @@ impl<'k> Step<'k> {
     pub(crate) fn new(kv: &'k dyn Kv) -> Result<Self, KvError> {
         let changes = Transaction::new(kv);
         let shard = changes.get(&Table::Shard.key())?.unwrap_or_default();
-        Ok(Self { changes, partitions: HashMap::new(), segments: HashMap::new(), shard, shard_changed: false })
+        let (partitions, segments) = (FxHashMap::default(), FxHashMap::default());
+        Ok(Self { changes, partitions, segments, shard, shard_changed: false })
     }
 
     pub(crate) fn group(&mut self, group: &GroupDigest) -> Result<(), KvError> {
@@ -44,8 +46,8 @@ impl<'k> Step<'k> {
         }
         for item in &group.items {
             match item {
-                Item::Run(run) => self.run(run)?,
-                Item::Snapshot { partition, at, marks } => self.snapshot(*partition, *at, *marks)?,
+                Item::Run(number) => self.run(group.run(*number))?,
+                Item::Snapshot(it) => self.snapshot(it.partition, it.at, it.marks)?,
                 Item::Amend { amend, .. } => self.amend(group.begin.segment, amend)?,
                 Item::Partition { offset, meta } => self.meta(at(*offset), meta)?,
                 Item::Shard { offset, meta } => {
@@ -95,20 +97,24 @@ impl<'k> Step<'k> {
     }
 
     pub(crate) fn partition(&mut self, partition: PartitionUid) -> Result<&mut PartitionRow, KvError> {
-        if !self.partitions.contains_key(&partition) {
-            let stored = self.changes.get(&Table::Partition.partition(partition))?;
-            self.partitions.insert(partition, stored.unwrap_or_else(|| PartitionRow::new(partition)));
-        }
-        Ok(self.partitions.get_mut(&partition).expect("just put there"))
+        Ok(match self.partitions.entry(partition) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let stored = self.changes.get(&Table::Partition.partition(partition))?;
+                unknown.insert(stored.unwrap_or_else(|| PartitionRow::new(partition)))
+            }
+        })
     }
 
     pub(crate) fn segment(&mut self, segment: SegmentId) -> Result<&mut SegmentRow, KvError> {
         let (segment, generation) = (segment.original(), segment.generation());
-        if !self.segments.contains_key(&segment) {
-            let stored = self.changes.get(&Table::Segment.segment(segment))?;
-            self.segments.insert(segment, stored.unwrap_or_default());
-        }
-        let row = self.segments.get_mut(&segment).expect("just put there");
+        let row = match self.segments.entry(segment) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let stored = self.changes.get(&Table::Segment.segment(segment))?;
+                unknown.insert(stored.unwrap_or_default())
+            }
+        };
         row.generation = row.generation.max(generation);
         Ok(row)
     }

@@ -37,7 +37,7 @@ impl<'k> Transaction<'k> {
         let mut rows: BTreeMap<Key, R> = scan(self.kv, range, Direction::Ascending, usize::MAX)?.into_iter().collect();
         for (key, changed) in self.changes.range(range.clone()) {
             match changed {
-                Some(value) => drop(rows.insert(key.clone(), R::decode(value)?)),
+                Some(value) => drop(rows.insert(*key, R::decode(value)?)),
                 None => drop(rows.remove(key)),
             }
         }
@@ -46,15 +46,15 @@ impl<'k> Transaction<'k> {
 
     /// The last row of `range`.
     pub(crate) fn last_row<R: Row>(&self, range: &Range<Key>) -> Result<Option<(Key, R)>, KvError> {
-        let mut end = range.end.clone();
+        let mut end = range.end;
         loop {
-            let range = range.start.clone()..end.clone();
+            let range = range.start..end;
             let stored = scan::<R>(self.kv, &range, Direction::Descending, 1)?.pop();
             let changed = self.changes.range(range).next_back();
             match (stored, changed) {
                 (Some((key, row)), Some((changed, _))) if key > *changed => return Ok(Some((key, row))),
-                (_, Some((key, Some(value)))) => return Ok(Some((key.clone(), R::decode(value)?))),
-                (_, Some((key, None))) => end.clone_from(key),
+                (_, Some((key, Some(value)))) => return Ok(Some((*key, R::decode(value)?))),
+                (_, Some((key, None))) => end = *key,
                 (stored, None) => return Ok(stored),
             }
         }
@@ -75,9 +75,10 @@ pub(crate) fn scan<R: Row>(
     let mut rows = Vec::new();
     let mut damaged = None;
     kv.scan(&range.start..&range.end, direction, &mut |key, value| {
-        match R::decode(value) {
-            Ok(row) => rows.push((Key::from_slice(key), row)),
-            Err(error) => damaged = Some(error),
+        match (Key::new(key), R::decode(value)) {
+            (Some(key), Ok(row)) => rows.push((key, row)),
+            (None, _) => damaged = Some(KvError(format!("a key of {} bytes", key.len()))),
+            (_, Err(error)) => damaged = Some(error),
         }
         if damaged.is_some() || rows.len() >= max {
             return std::ops::ControlFlow::Break(());

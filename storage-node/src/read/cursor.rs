@@ -4,7 +4,6 @@
 //! again because the first copy is damaged. All copies come together, the newest first.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use dlog_proto::{Epoch, Lsn, PartitionUid};
 use smallvec::SmallVec;
@@ -13,7 +12,7 @@ use super::ReadError;
 use super::frames::{self, Lying, RunItem};
 use super::view::View;
 use crate::entry::{Fate, PartitionMeta};
-use crate::index::digest::{BlockAt, Run};
+use crate::index::digest::{BlockAt, SharedRun};
 use crate::index::kv::{Direction, Key};
 use crate::index::schema::{LateRow, RunRow, Table, first_lsn};
 use crate::index::transaction::scan;
@@ -75,7 +74,7 @@ pub(super) struct Cursor<'r> {
     /// Of the runs that were opened.
     opened: VecDeque<RunItem>,
     late: Pages<LateRow>,
-    overlay_runs: VecDeque<Arc<Run>>,
+    overlay_runs: VecDeque<SharedRun>,
     /// Next block of the first of them.
     overlay_at: usize,
     /// Ascending.

@@ -81,38 +81,45 @@ impl GroupEncoder {
         match entry {
             Entry::Block { placement, block } => return self.put_block(placement, block),
             Entry::Amend { partition, epoch, first_esn, placement } => {
-                put_frame(own, place, FrameKind::Amend, &[], 0, |out| {
+                put_frame(own, place, FrameKind::Amend, 0, |out| {
                     encode_amend(*partition, *epoch, *first_esn, placement, out);
                 });
             }
             Entry::Partition(meta) => {
-                put_frame(own, place, FrameKind::Partition, &[], 0, |out| encode_partition(meta, out));
+                put_frame(own, place, FrameKind::Partition, 0, |out| encode_partition(meta, out));
             }
-            Entry::Shard(meta) => put_frame(own, place, FrameKind::Shard, &[], 0, |out| encode_shard(meta, out)),
+            Entry::Shard(meta) => put_frame(own, place, FrameKind::Shard, 0, |out| encode_shard(meta, out)),
         }
         self.pad();
     }
 
     fn put_block(&mut self, placement: &Placement, block: &Block) {
-        let chunks = block.bytes().chunks();
         // A block's first piece holds its whole header.
-        let header = &chunks[0][..BlockHeader::LEN];
+        let (header, first) = block.bytes().chunks()[0].split_at(BlockHeader::LEN);
         let (place, body_len) = (self.place(), block.header().body_len);
-        put_frame(&mut self.own, place, FrameKind::Block, header, body_len, |out| placement.encode(out));
-        for chunk in chunks {
-            if chunk.len() <= COPY_LEN_MAX {
-                self.own.put_slice(chunk);
-            } else {
-                self.shared_len += chunk.len();
-                self.shared.push((self.own.len(), chunk.clone()));
-            }
+        put_frame(&mut self.own, place, FrameKind::Block, body_len, |out| {
+            placement.encode(out);
+            out.put_slice(header);
+        });
+        self.put_piece(first, || block.bytes().chunks()[0].slice(BlockHeader::LEN..));
+        for chunk in &block.bytes().chunks()[1..] {
+            self.put_piece(chunk, || chunk.clone());
         }
         self.pad();
     }
 
+    fn put_piece(&mut self, piece: &[u8], share: impl FnOnce() -> Bytes) {
+        if piece.len() <= COPY_LEN_MAX {
+            self.own.put_slice(piece);
+        } else {
+            self.shared_len += piece.len();
+            self.shared.push((self.own.len(), share()));
+        }
+    }
+
     pub(crate) fn put_segments(&mut self, segments: &SegmentRanges) {
         let place = self.place();
-        put_frame(&mut self.own, place, FrameKind::Segments, &[], 0, |out| segments.encode(out));
+        put_frame(&mut self.own, place, FrameKind::Segments, 0, |out| segments.encode(out));
         self.pad();
     }
 
@@ -126,7 +133,7 @@ impl GroupEncoder {
         assert_eq!(commit.group_len as usize, self.len(), "the commit frame says how long the group is");
         let (mut frame, place) =
             (Vec::with_capacity(COMMIT_FRAME_LEN), Place { binding: self.binding, offset: self.begin });
-        put_frame(&mut frame, place, FrameKind::Commit, &[], 0, |out| commit.encode(out));
+        put_frame(&mut frame, place, FrameKind::Commit, 0, |out| commit.encode(out));
         self.own[..COMMIT_FRAME_LEN].copy_from_slice(&frame);
         let mut pieces = Vec::with_capacity(2 * self.shared.len() + 1);
         let mut done = 0;
@@ -143,7 +150,7 @@ impl GroupEncoder {
 /// The frame behind which nothing follows in a segment.
 pub(crate) fn end_frame(place: Place) -> Vec<u8> {
     let mut frame = Vec::with_capacity(END_FRAME_LEN);
-    put_frame(&mut frame, place, FrameKind::End, &[], 0, |_| {});
+    put_frame(&mut frame, place, FrameKind::End, 0, |_| {});
     frame
 }
 

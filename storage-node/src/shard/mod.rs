@@ -7,7 +7,8 @@
 //! is durable and was listed. One queue for stores and seals is what makes it so (trap C1).
 //! INV-END: beyond a known end nothing is taken, by no kind of store, for ever (trap C8). A known end implies a seal.
 //! INV-SHARD-RELEASE: `released` moves only after every end below it is known here, durably, and what lies beyond is purged.
-//! INV-TRIM: the trim point never passes `released`, never goes back, and is durable before a seal's answer tells of it (trap C6).
+//! INV-TRIM: the trim point never passes `released`, never goes back, and is durable before a seal's answer tells of it (trap C6). It
+//! waits for what the sequencer says of producers (trap C11).
 
 pub mod lookups;
 mod partition;
@@ -371,10 +372,11 @@ impl ShardCore {
 
     fn release(&mut self, release: &PartitionRelease) {
         let state = self.state(release.partition);
+        state.raise_trim_limit(release.trim_limit);
         if let Some(released) = state.release(release.released, release.settled) {
             self.out.push_back(Output::Released { partition: release.partition, released });
-            self.admit_trim(release.partition, Lsn::ZERO);
         }
+        self.admit_trim(release.partition, Lsn::ZERO);
     }
 
     /// INV-TRIM.

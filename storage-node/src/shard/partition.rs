@@ -38,6 +38,8 @@ pub struct PartitionState {
     released: Lsn,
     /// Up to where the metadata tier has let go; the trim point follows as far as is released.
     trim_wanted: Lsn,
+    /// Up to where it may follow: what lies above is all that is known of its producers. Not kept: whoever releases tells it again.
+    trim_limit: Lsn,
     /// Of epochs whose ends are not known. None is forgotten before its end is: blocks at or below `settled` are not listed any
     /// more, so that without the mark recovery would take them for never written.
     marks: BTreeMap<Epoch, EpochMarks>,
@@ -50,7 +52,8 @@ pub struct PartitionState {
 impl PartitionState {
     pub(super) fn new(meta: PartitionMeta) -> Self {
         let (marks, unsettled) = (BTreeMap::new(), BTreeMap::new());
-        Self { meta, released: Lsn::ZERO, trim_wanted: Lsn::ZERO, marks, snapshot: None, unsettled }
+        let (released, trim_wanted, trim_limit) = (Lsn::ZERO, Lsn::ZERO, Lsn::ZERO);
+        Self { meta, released, trim_wanted, trim_limit, marks, snapshot: None, unsettled }
     }
 
     pub(super) fn from_image(image: PartitionImage) -> Self {
@@ -63,8 +66,8 @@ impl PartitionState {
         let marks = image.marks.epochs.into_iter().map(|marks| (marks.epoch, marks)).collect();
         // What was trimmed was released, though the mark may be lost.
         let released = image.marks.released.max(image.meta.trim);
-        let (meta, trim_wanted) = (image.meta, Lsn::ZERO);
-        Self { meta, released, trim_wanted, marks, snapshot: image.snapshot, unsettled }
+        let (meta, trim_wanted, trim_limit) = (image.meta, Lsn::ZERO, Lsn::ZERO);
+        Self { meta, released, trim_wanted, trim_limit, marks, snapshot: image.snapshot, unsettled }
     }
 
     pub fn meta(&self) -> &PartitionMeta {
@@ -256,11 +259,17 @@ impl PartitionState {
         Some(released)
     }
 
-    /// Lets go of everything up to `upto`, as far as it is released. Whether the trim point moved.
+    /// Lets trims go up to here.
+    pub(super) fn raise_trim_limit(&mut self, limit: Lsn) {
+        self.trim_limit = self.trim_limit.max(limit);
+    }
+
+    /// Lets go of everything up to `upto`, as far as it is released and its producers are known without it. Whether the trim point
+    /// moved.
     pub(super) fn trim(&mut self, upto: Lsn) -> bool {
         self.trim_wanted = self.trim_wanted.max(upto);
-        let released = if bug(Bug::TrimPassesReleased) { Lsn::MAX } else { self.released };
-        let trim = self.trim_wanted.min(released);
+        let limit = if bug(Bug::TrimPassesReleased) { Lsn::MAX } else { self.released.min(self.trim_limit) };
+        let trim = self.trim_wanted.min(limit);
         if trim <= self.meta.trim {
             return false;
         }
@@ -432,6 +441,7 @@ mod tests {
     #[test]
     fn trim_follows_what_is_released_and_never_passes_it() {
         let mut state = state();
+        state.raise_trim_limit(Lsn::MAX);
         for first in [1, 3, 5] {
             store(&mut state, APPEND, &header(1, first, 2), 1).unwrap();
         }

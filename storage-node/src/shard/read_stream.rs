@@ -2,6 +2,9 @@
 //!
 //! A claim of having no (further) records up to an LSN ends at `released`; in single-copy mode at `settled`, because a shard
 //! that a block is still on its way to is not one that need not have it (trap C17).
+//!
+//! INV-TRIM-TOLD: what is trimmed is told as trimmed before anything above it is sent. A reader that gets a later block first takes
+//! what is missing before it for lost.
 
 use std::collections::VecDeque;
 
@@ -77,14 +80,24 @@ impl ReadStream {
         }
     }
 
-    /// The partition is loaded, or more of it may be read.
+    /// The partition is loaded, or more of it may be read, or less: it was trimmed.
     pub fn handle_readable(&mut self, readable: Readable) {
         if self.readable.replace(readable).is_none() {
             let Readable { released, trim, .. } = readable;
             let (shard, version, status) = (self.shard, self.request.version, ReadStatus::Ok);
             self.out.push_back(ReadOutput::Started(ReadStarted { shard, version, status, released, trim }));
         }
+        self.skip_trimmed();
         self.go_on();
+    }
+
+    /// INV-TRIM-TOLD. That there is nothing up to the trim point is true in every mode.
+    fn skip_trimmed(&mut self) {
+        let trim = self.readable.map_or(Lsn::ZERO, |readable| readable.trim);
+        if self.cursor <= trim {
+            self.cursor = trim.next();
+            self.claim(trim, ClaimKind::NoRecords);
+        }
     }
 
     /// What was read of what was asked for last. Answers to the questions of an older version are void.
@@ -255,6 +268,21 @@ mod tests {
         assert_eq!(said(&mut stream).last().unwrap(), "NoRecords to e1n2");
         stream.handle_readable(readable(lsn(1, 4), lsn(1, 4)));
         assert_eq!(said(&mut stream), ["NoRecords to e1n4"]);
+    }
+
+    #[test]
+    fn what_is_trimmed_is_told_before_anything_above_it_is_sent() {
+        let mode = ReadMode::SingleCopy { known_down: vec![] };
+        for mode in [ReadMode::AllSendAll, mode] {
+            let mut stream = ReadStream::new(ShardId::new(1, 0), start(1, lsn(1, 1), mode));
+            stream.handle_readable(readable(lsn(1, 4), lsn(1, 2)));
+            said(&mut stream);
+            // Trimmed while the stream is being read: what was read does not have it any more.
+            stream.handle_readable(Readable { trim: lsn(1, 3), ..readable(lsn(1, 4), lsn(1, 2)) });
+            stream.handle_chunk(1, Chunk { items: vec![stored(1, 4, 1)], next: None });
+            let said = said(&mut stream);
+            assert_eq!(said.first().map(String::as_str), Some("NoRecords to e1n3"), "{said:?}");
+        }
     }
 
     #[test]

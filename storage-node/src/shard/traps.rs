@@ -101,7 +101,12 @@ impl Rig {
         let end =
             |(epoch, last): &(u32, u32)| EpochEnd { epoch: Epoch(*epoch), last_esn: Esn(*last), authoritative: true };
         let ends = ends.iter().map(end).collect();
-        let partitions = vec![PartitionRelease { partition: PARTITION, released, settled: Esn::ZERO, ends }];
+        self.release_up_to(released, released, ends)
+    }
+
+    fn release_up_to(&mut self, released: Lsn, trim_limit: Lsn, ends: Vec<EpochEnd>) -> Vec<String> {
+        let settled = Esn::ZERO;
+        let partitions = vec![PartitionRelease { partition: PARTITION, released, settled, trim_limit, ends }];
         self.core.handle_release(Release { shard: self.core.shard(), incarnation: Incarnation(7), partitions });
         self.said()
     }
@@ -146,6 +151,23 @@ fn c6_a_seal_tells_of_the_trim_point() {
     rig.sync();
     rig.seal(2, &[1], 7);
     assert_eq!(rig.sync(), ["sealed: 0 blocks, trim e1n1"], "the block is gone, and that is why");
+}
+
+#[test]
+fn c11_trim_waits_until_a_snapshot_knows_the_producers() {
+    let mut rig = Rig::new();
+    (1..=3).for_each(|esn| drop(rig.append(1, esn)));
+    rig.core.handle_trim(PARTITION, lsn(1, 3));
+    rig.release_up_to(lsn(1, 3), lsn(1, 0), Vec::new());
+    let trim = |rig: &Rig| rig.core.partition(PARTITION).unwrap().meta().trim;
+    assert_eq!(trim(&rig), Lsn::ZERO, "only the records tell who wrote them");
+    rig.release_up_to(lsn(1, 3), lsn(1, 2), Vec::new());
+    assert_eq!(trim(&rig), lsn(1, 2), "nothing more is released, and yet it goes on");
+    rig.release_up_to(lsn(2, 0), lsn(0, 0), vec![EpochEnd { epoch: Epoch(1), last_esn: Esn(3), authoritative: true }]);
+    rig.sync();
+    assert_eq!(trim(&rig), lsn(1, 2), "the next sequencer has read nothing back yet");
+    rig.release_up_to(lsn(2, 0), lsn(2, 0), Vec::new());
+    assert_eq!(trim(&rig), lsn(1, 3));
 }
 
 #[test]

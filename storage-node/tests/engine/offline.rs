@@ -174,7 +174,7 @@ fn an_index_that_does_not_fit_is_found() {
         let mut changed = Batch::default();
         let mut other = key.clone();
         *other.last_mut().unwrap() ^= 1;
-        let key_of = |key: &[u8]| Key::from_slice(key);
+        let key_of = |key: &[u8]| Key::new(key).expect("keys are short");
         changed.changes.push((key_of(&key), None));
         if key[0] == b'r' && seed % 2 == 0 {
             changed.changes.push((key_of(&other), Some(value)));

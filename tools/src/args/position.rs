@@ -1,14 +1,17 @@
 //! A place in a log as people name it: `oldest`, `newest`, `e3n42`, `1000`, `2026-01-31T12:00:00Z`,
 //! `2026-01-31`, `-5m`, `2h ago`.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use dlog_proto::clock::now_ms;
 use dlog_proto::{LogOffset, Lsn, ParseError, TimestampMs};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{not, parse_duration};
+use crate::output::timestamp::timestamp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
@@ -49,6 +52,32 @@ impl When {
     }
 }
 
+impl Position {
+    /// What the client understands.
+    pub fn resolve(self, now: TimestampMs) -> dlog_client::Position {
+        match self {
+            Self::Oldest => dlog_client::Position::Oldest,
+            Self::Newest => dlog_client::Position::Newest,
+            Self::Lsn(lsn) => dlog_client::Position::Lsn(lsn),
+            Self::Offset(offset) => dlog_client::Position::Offset(offset),
+            Self::Time(when) => dlog_client::Position::Time(when.resolve(now)),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oldest => f.write_str("the oldest"),
+            Self::Newest => f.write_str("now"),
+            Self::Lsn(lsn) => write!(f, "{lsn}"),
+            Self::Offset(offset) => write!(f, "offset {offset}"),
+            Self::Time(When::At(time)) => f.write_str(&timestamp(*time)),
+            Self::Time(When::Ago(ago)) => f.write_str(&timestamp(When::Ago(*ago).resolve(now_ms()))),
+        }
+    }
+}
+
 impl FromStr for Position {
     type Err = ParseError;
     fn from_str(s: &str) -> Result<Self, ParseError> {
@@ -74,6 +103,12 @@ mod tests {
 
     fn parse(s: &str) -> Position {
         s.parse().unwrap()
+    }
+
+    #[test]
+    fn times_before_now_become_times() {
+        assert_eq!(parse("-1s").resolve(5000), dlog_client::Position::Time(4000));
+        assert_eq!(parse("17").resolve(5000), dlog_client::Position::Offset(LogOffset(17)));
     }
 
     #[test]

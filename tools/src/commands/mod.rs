@@ -47,6 +47,8 @@ async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure>
         Command::Log(LogCommand::Create(args)) => log::create::run(client, &args).await?,
         Command::Log(LogCommand::List(args)) => log::list::run(client, &args).await?,
         Command::Log(LogCommand::Show(args)) => log::show::run(client, &args).await?,
+        Command::Log(LogCommand::Set(args)) => log::set::run(client, &args).await?,
+        Command::Log(LogCommand::Trim(args)) => log::trim::run(client, &args).await?,
         Command::Log(LogCommand::Delete(args)) => log::delete::run(client, &args).await?,
         Command::Append(args) => append::run(client, &args).await?,
         Command::Read(args) => return read::run(client, &args).await,

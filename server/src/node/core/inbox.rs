@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
     /// Whether this node should sequence these partitions.
     Assigned(Vec<(PartitionUid, bool)>),
+    /// Begin new epochs of these, if they are sequenced here: their logs are replicated otherwise by now.
+    Renew(Vec<PartitionUid>),
     /// Partitions of which another process has a later epoch.
     Superseded(Vec<(PartitionUid, Epoch)>),
     /// A second has passed.

@@ -180,6 +180,7 @@ impl Core {
             Input::Superseded(partitions) => {
                 partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }
+            Input::Renew(partitions) => partitions.into_iter().for_each(|partition| host.handle_renew(partition)),
             Input::Tick => {
                 self.counters.sequencers.store(host.sequencers().count() as u64, Ordering::Relaxed);
                 self.counters.lanes.store(self.lanes.len() as u64, Ordering::Relaxed);

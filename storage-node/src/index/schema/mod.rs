@@ -78,24 +78,20 @@ pub(crate) enum Table {
 
 impl Table {
     pub(crate) fn key(self) -> Key {
-        Key::from_slice(&[self as u8])
+        key(self as u8)
     }
 
     /// All of the table.
     pub(crate) fn all(self) -> Range<Key> {
-        self.key()..Key::from_slice(&[self as u8 + 1])
+        self.key()..key(self as u8 + 1)
     }
 
     pub(crate) fn partition(self, partition: PartitionUid) -> Key {
-        let mut key = self.key();
-        key.extend_from_slice(&partition.0.to_be_bytes());
-        key
+        self.key().and(&partition.0.to_be_bytes())
     }
 
     pub(crate) fn block(self, partition: PartitionUid, first: Lsn) -> Key {
-        let mut key = self.partition(partition);
-        key.extend_from_slice(&first.0.to_be_bytes());
-        key
+        self.partition(partition).and(&first.0.to_be_bytes())
     }
 
     /// Keys of blocks whose first LSN is in `first..=last`.
@@ -112,16 +108,16 @@ impl Table {
     }
 
     pub(crate) fn segment(self, segment: SegmentId) -> Key {
-        let mut key = self.key();
-        key.extend_from_slice(&segment.0.to_be_bytes());
-        key
+        self.key().and(&segment.0.to_be_bytes())
     }
 
     pub(crate) fn place(self, position: Position) -> Key {
-        let mut key = self.segment(position.segment);
-        key.extend_from_slice(&position.offset.to_be_bytes());
-        key
+        self.segment(position.segment).and(&position.offset.to_be_bytes())
     }
+}
+
+fn key(table: u8) -> Key {
+    Key::new(&[table]).expect("one byte is not too long")
 }
 
 /// The first LSN in a key of a block.

@@ -1,11 +1,10 @@
 //! `dlog log create`
 
-use std::collections::BTreeMap;
-
 use dlog_client::Client;
-use dlog_metadata::state::{AttributeError, LogAttributes};
+use dlog_metadata::state::LogAttributes;
 use dlog_proto::LogId;
 
+use super::attributes::AttributeChanges;
 use crate::args::LogCreateArgs;
 use crate::failure::Failure;
 use crate::output::human::counted;
@@ -13,8 +12,6 @@ use crate::output::print;
 
 /// Where the cluster keeps logs of its own.
 const INTERNAL_NAMESPACE: &str = "__dlog";
-/// Least length of a log's longest batch.
-const MESSAGE_BYTES_MIN: u32 = 1024;
 
 pub(crate) async fn run(client: &Client, args: &LogCreateArgs) -> Result<(), Failure> {
     check_namespace(&args.log)?;
@@ -26,7 +23,7 @@ pub(crate) async fn run(client: &Client, args: &LogCreateArgs) -> Result<(), Fai
     print(&format!("created {} with {partitions}, replication {copies}, write quorum {acks}\n", args.log))
 }
 
-fn check_namespace(log: &LogId) -> Result<(), Failure> {
+pub(super) fn check_namespace(log: &LogId) -> Result<(), Failure> {
     match log.namespace() {
         INTERNAL_NAMESPACE => {
             Err(Failure::usage(format!("{log}: the namespace {INTERNAL_NAMESPACE} is for internal logs"))
@@ -37,40 +34,8 @@ fn check_namespace(log: &LogId) -> Result<(), Failure> {
 }
 
 fn attributes(args: &LogCreateArgs) -> Result<LogAttributes, Failure> {
-    let mut changes: BTreeMap<String, Option<String>> = BTreeMap::new();
-    changes.extend(args.write_quorum.map(|acks| ("write_quorum".to_owned(), Some(acks.to_string()))));
-    for attribute in &args.attributes {
-        if changes.insert(attribute.key.clone(), Some(attribute.value.clone())).is_some() {
-            return Err(Failure::usage(format!("attribute {} is given twice", attribute.key)));
-        }
-    }
-    let mut attributes = LogAttributes::replicated(args.replication);
-    attributes.update(&changes).map_err(|error| refused(&error))?;
-    match attributes.max_message_bytes() {
-        Some(max) if max < MESSAGE_BYTES_MIN => Err(Failure::usage(format!(
-            "max.message.bytes must be at least {MESSAGE_BYTES_MIN}, not {max}: below that hardly a record fits into a batch"
-        ))),
-        _ => Ok(attributes),
-    }
-}
-
-fn refused(error: &AttributeError) -> Failure {
-    let AttributeError::Unknown { key } = error else { return Failure::usage(error.to_string()) };
-    let failure = Failure::usage(format!("there is no attribute '{key}'"));
-    match near(key) {
-        Some(name) => failure.hint(format!("did you mean {name}? Keys that start with 'x.' are yours to choose")),
-        None => {
-            let keys: Vec<_> = LogAttributes::keys().collect();
-            failure.hint(format!("there are {}; keys that start with 'x.' are yours to choose", keys.join(", ")))
-        }
-    }
-}
-
-/// The attribute that was probably meant.
-fn near(key: &str) -> Option<&'static str> {
-    let alike = |known: &'static str| (strsim::jaro_winkler(key, known), known);
-    let (likeness, known) = LogAttributes::keys().map(alike).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (likeness > 0.85).then_some(known)
+    let changes = AttributeChanges::default().flag("write_quorum", args.write_quorum).set(&args.attributes)?;
+    changes.apply(LogAttributes::replicated(args.replication))
 }
 
 #[cfg(test)]

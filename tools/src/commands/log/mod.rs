@@ -1,9 +1,13 @@
-//! Logs: made, looked at, deleted.
+//! Logs: made, looked at, changed, deleted.
 
+mod attributes;
+mod confirm;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod set;
 pub(crate) mod show;
+pub(crate) mod trim;
 
 use dlog_metadata::state::LogInfo;
 use serde_json::{Map, Value, json};

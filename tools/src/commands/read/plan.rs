@@ -54,7 +54,7 @@ struct Wanted {
 
 impl Wanted {
     fn new(args: &ReadArgs, now: TimestampMs) -> Self {
-        let resolved = |position| resolve(position, now);
+        let resolved = |position: args::Position| position.resolve(now);
         Self { from: resolved(args.from), until: args.until.map(resolved), follow: args.follow }
     }
 
@@ -84,16 +84,6 @@ fn sooner(asked: Result<Lsn, ClientError>, tail: Lsn) -> Result<Lsn, ClientError
     }
 }
 
-fn resolve(position: args::Position, now: TimestampMs) -> Position {
-    match position {
-        args::Position::Oldest => Position::Oldest,
-        args::Position::Newest => Position::Newest,
-        args::Position::Lsn(lsn) => Position::Lsn(lsn),
-        args::Position::Offset(offset) => Position::Offset(offset),
-        args::Position::Time(when) => Position::Time(when.resolve(now)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use dlog_proto::PartitionId;
@@ -112,11 +102,5 @@ mod tests {
         };
         assert_eq!(sooner(out_of_range(21), tail).unwrap(), tail);
         assert!(sooner(out_of_range(9), tail).is_err(), "no longer there");
-    }
-
-    #[test]
-    fn times_before_now_become_times() {
-        assert_eq!(resolve("-1s".parse().unwrap(), 5000), Position::Time(4000));
-        assert_eq!(resolve("17".parse().unwrap(), 5000), Position::Offset(dlog_proto::LogOffset(17)));
     }
 }

@@ -200,6 +200,34 @@ public class Compat {
     }
   }
 
+  static void logDirsAndProducers() throws Exception {
+    String topic = makeTopic(2);
+    TopicPartition tp = new TopicPartition(topic, 0);
+    try (Admin admin = admin(); var producer = producer()) {
+      for (int i = 0; i < 50; i++) producer.send(new ProducerRecord<>(topic, 0, "k", "x".repeat(1000))).get();
+      var producers = admin.describeProducers(List.of(tp)).partitionResult(tp).get().activeProducers();
+      expect(producers.size() == 1 && producers.get(0).lastSequence() == 49, producers.toString());
+      expect(System.currentTimeMillis() - producers.get(0).lastTimestamp() < 60_000, producers.toString());
+      var brokers = admin.describeCluster().nodes().get().stream().map(Node::id).toList();
+      long deadline = System.nanoTime() + 30_000_000_000L, size = 0;
+      while (size < 50_000 && System.nanoTime() < deadline) {
+        Thread.sleep(200);
+        size = 0;
+        for (var dirs : admin.describeLogDirs(brokers).allDescriptions().get().values()) {
+          for (var dir : dirs.values()) {
+            expect(dir.error() == null && dir.totalBytes().getAsLong() > dir.usableBytes().getAsLong(), dir.toString());
+            var replica = dir.replicaInfos().get(tp);
+            if (replica != null) {
+              expect(replica.offsetLag() == 0 && !replica.isFuture(), replica.toString());
+              size += replica.size();
+            }
+          }
+        }
+      }
+      expect(size >= 50_000 && size < 200_000, "its size is " + size);
+    }
+  }
+
   static void groupAdmin() throws Exception {
     String topic = makeTopic(1), group = unique("g");
     TopicPartition tp = new TopicPartition(topic, 0);
@@ -261,6 +289,7 @@ public class Compat {
     check("static members come back without a rebalance", Compat::staticMembers);
     check("offsets by time, max timestamp, delete records", Compat::offsets);
     check("topics and configs", Compat::topicsAndConfigs);
+    check("sizes in log dirs, active producers", Compat::logDirsAndProducers);
     check("group admin", Compat::groupAdmin);
     check("transactions are refused at once", Compat::transactions);
     check("large records are refused, small fetches progress", Compat::largeRecords);

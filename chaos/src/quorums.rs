@@ -1,0 +1,215 @@
+//! `dlog-chaos quorums`: with how many nodes down appends go on, by rule and on real processes. Every row of the table in
+//! docs/CONSISTENCY.md is played: nodes are killed one after the other as long as appends should go on, then one more, when they must
+//! stand still; then nodes come back one after the other until appends go on again.
+
+use std::time::Duration;
+
+use dlog_client::{AppendOptions, Appender, Client};
+use dlog_metadata::state::LogAttributes;
+use dlog_proto::{LogId, PartitionId};
+use tokio::time::{sleep, timeout};
+
+use crate::cluster::Cluster;
+use crate::place::{Place, PlaceArgs};
+use crate::table::table;
+
+const SERVE_PATIENCE: Duration = Duration::from_secs(30);
+/// Within it an append is acknowledged where appends go on.
+const GOES_ON: Duration = Duration::from_secs(10);
+/// So long an append is not acknowledged where they stand still.
+const STANDS_STILL: Duration = Duration::from_secs(3);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Only clusters of so many nodes
+    #[arg(long)]
+    nodes: Option<usize>,
+}
+
+/// A cluster and a log's replication; its nodeset is all nodes.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    nodes: usize,
+    replication: usize,
+    write_quorum: usize,
+}
+
+const fn row(nodes: usize, replication: usize, write_quorum: usize) -> Row {
+    Row { nodes, replication, write_quorum }
+}
+
+const ROWS: [Row; 10] = [
+    row(3, 1, 1),
+    row(3, 2, 2),
+    row(3, 3, 2),
+    row(3, 3, 3),
+    row(4, 2, 2),
+    row(4, 3, 2),
+    row(5, 2, 2),
+    row(5, 3, 2),
+    row(5, 3, 3),
+    row(5, 5, 3),
+];
+
+/// Which nodes go down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Down {
+    /// Any but the sequencer's.
+    Others,
+    /// The sequencer's first, so that another must take over.
+    SequencerFirst,
+}
+
+impl Row {
+    /// Those who vote in the metadata tier and may be down.
+    const fn voters_down(self) -> usize {
+        if self.nodes >= 5 { 2 } else { (self.nodes - 1) / 2 }
+    }
+
+    /// How many nodes may be down.
+    fn bearable(self, down: Down) -> usize {
+        let write = self.nodes - self.write_quorum;
+        match down {
+            Down::Others => write,
+            // Recovery of the old epoch lacks W − 1 shards at most, and the metadata tier must have a majority to give out the next.
+            Down::SequencerFirst => write.min(self.write_quorum - 1).min(self.voters_down()),
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Debug)]
+struct Played {
+    bearable: usize,
+    /// With how many nodes down appends went on again, after one more than bearable.
+    resumed_with: usize,
+    wrong: Option<String>,
+}
+
+/// Whether all rows are as the rule says.
+pub(crate) async fn run(args: &Args) -> Result<bool, String> {
+    let mut place = Place::make(&args.place)?;
+    println!("data and logs in {}", place.path().display());
+    let mut rows = Vec::new();
+    let mut wrong = Vec::new();
+    for row in ROWS.into_iter().filter(|row| args.nodes.is_none_or(|nodes| nodes == row.nodes)) {
+        let mut cells =
+            vec![row.nodes, row.replication, row.write_quorum].iter().map(ToString::to_string).collect::<Vec<_>>();
+        for down in [Down::Others, Down::SequencerFirst] {
+            let played = play(row, down, &place).await.inspect_err(|_| place.keep())?;
+            cells.push(played.bearable.to_string());
+            cells.push(played.resumed_with.to_string());
+            let name = format!("{} nodes, R = {}, W = {}, {down:?}", row.nodes, row.replication, row.write_quorum);
+            println!("{name}: {}", played.wrong.as_deref().unwrap_or("as it should be"));
+            wrong.extend(played.wrong.map(|what| format!("{name}: {what}")));
+        }
+        rows.push(<[String; 7]>::try_from(cells).map_err(|_| "a row has seven cells")?);
+    }
+    let headings = [">NODES", ">R", ">W", ">OTHERS DOWN", ">AGAIN WITH", ">SEQUENCER'S TOO", ">AGAIN WITH "];
+    println!("\n{}", table(headings, rows));
+    if !wrong.is_empty() {
+        place.keep();
+        println!("WRONG:\n  {}\nlook at {}", wrong.join("\n  "), place.path().display());
+    }
+    Ok(wrong.is_empty())
+}
+
+async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
+    let part = format!("{}-{}-{}-{down:?}", row.nodes, row.replication, row.write_quorum);
+    let cluster = Cluster::start_direct(place.plan_in(&part, row.nodes)?).await;
+    let mut cluster = cluster.map_err(|error| error.to_string())?;
+    let client = cluster.client().map_err(|error| error.to_string())?;
+    cluster.serves(&client, SERVE_PATIENCE).await?;
+    let log: LogId = "chaos/quorum".parse().expect("a name");
+    client.create_log(&log, 1, attributes(row)?).await.map_err(|error| error.to_string())?;
+    let appender = client.appender(&log, AppendOptions::default()).await.map_err(|error| error.to_string())?;
+    if !goes_on(&appender, GOES_ON).await? {
+        return Err("a new log is not written to".to_owned());
+    }
+    let victims = victims(row, down, &client, &log).await?;
+    let bearable = row.bearable(down);
+    for count in 1..=bearable {
+        kill(&mut cluster, victims[count - 1]).await?;
+        if !goes_on(&appender, GOES_ON).await? {
+            let wrong = Some(format!("appends stand still with {count} nodes down: {}", trouble(&appender)));
+            return Ok(Played { bearable, resumed_with: 0, wrong });
+        }
+    }
+    // Everybody but the sequencer may be gone and one copy be enough.
+    let Some(one_more) = victims.get(bearable) else {
+        return Ok(Played { bearable, resumed_with: bearable, wrong: None });
+    };
+    kill(&mut cluster, *one_more).await?;
+    if goes_on(&appender, STANDS_STILL).await? {
+        let wrong = Some(format!("appends go on with {} nodes down", bearable + 1));
+        return Ok(Played { bearable, resumed_with: bearable + 1, wrong });
+    }
+    for back in 1..=bearable + 1 {
+        let node = victims[bearable + 1 - back];
+        cluster.start_node(node).await.map_err(|error| error.to_string())?;
+        if goes_on(&appender, GOES_ON).await? {
+            return Ok(Played { bearable, resumed_with: bearable + 1 - back, wrong: None });
+        }
+    }
+    let wrong = Some(format!("appends stand still though all nodes are back: {}", trouble(&appender)));
+    Ok(Played { bearable, resumed_with: 0, wrong })
+}
+
+fn attributes(row: Row) -> Result<LogAttributes, String> {
+    let small = |number: usize| u8::try_from(number).map_err(|error| error.to_string());
+    let mut attributes = LogAttributes::replicated(small(row.replication)?);
+    let set = [("write_quorum", row.write_quorum), ("nodeset_size", row.nodes)];
+    let set = set.into_iter().map(|(key, value)| (key.to_owned(), Some(value.to_string()))).collect();
+    attributes.update(&set).map_err(|error| error.to_string())?;
+    Ok(attributes)
+}
+
+/// Nodes in the order in which they go down.
+async fn victims(row: Row, down: Down, client: &Client, log: &LogId) -> Result<Vec<usize>, String> {
+    let table = client.epochs(log, PartitionId(0)).await.map_err(|error| error.to_string())?;
+    let sequencer = usize::from(table.newest().ok_or("nobody sequences")?.sequencer.0);
+    // Those who do not vote first: it is the log's quorum that is looked at.
+    let others = (1..=row.nodes).rev().filter(|node| *node != sequencer);
+    Ok(match down {
+        Down::Others => others.collect(),
+        Down::SequencerFirst => [sequencer].into_iter().chain(others).collect(),
+    })
+}
+
+async fn kill(cluster: &mut Cluster, node: usize) -> Result<(), String> {
+    cluster.kill(node, false).await.map_err(|error| error.to_string())?;
+    // What was on its way to it has had time to be missed.
+    sleep(Duration::from_millis(500)).await;
+    Ok(())
+}
+
+/// Whether a record is acknowledged in time.
+async fn goes_on(appender: &Appender, patience: Duration) -> Result<bool, String> {
+    let ack = appender.append("quorum").await.map_err(|error| error.to_string())?;
+    match timeout(patience, ack).await {
+        Ok(outcome) => outcome.map(|_| true).map_err(|error| error.to_string()),
+        Err(_) => Ok(false),
+    }
+}
+
+fn trouble(appender: &Appender) -> String {
+    appender.trouble(PartitionId(0)).unwrap_or_else(|| "no trouble is known".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_borne_follows_from_the_quorums() {
+        let bearable =
+            |nodes, r, w| (row(nodes, r, w).bearable(Down::Others), row(nodes, r, w).bearable(Down::SequencerFirst));
+        assert_eq!(bearable(3, 1, 1), (2, 0), "no other copy proves where the epoch ended");
+        assert_eq!(bearable(3, 3, 2), (1, 1));
+        assert_eq!(bearable(3, 3, 3), (0, 0), "W is all there are");
+        assert_eq!(bearable(5, 3, 2), (3, 1));
+        assert_eq!(bearable(5, 5, 3), (2, 2));
+    }
+}

@@ -1,0 +1,104 @@
+//! When producer snapshots are due, and how far the log may be trimmed because of them.
+//!
+//! INV-PRODUCERS-KEPT: shards trim only what a snapshot on a write quorum of disks tells the producers of. Otherwise the records are all
+//! that is known of a producer: with them gone, after a change of epoch one that goes on is a stranger, and what it sends again a new
+//! batch (trap C11). A snapshot that too few have stored is taken again when the next one is due.
+
+use dlog_proto::bugs::{Bug, bug};
+use dlog_proto::{Lsn, MemberSet, Quorum, Time};
+
+use crate::settings::Settings;
+
+/// A snapshot that is not on a write quorum yet.
+#[derive(Debug)]
+struct UnderWay {
+    /// Everything below it is in the snapshot.
+    position: Lsn,
+    stored: MemberSet,
+    /// First LSN that was noted and is not in it.
+    next_unsaved: Option<Lsn>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    /// Of batches since the last one.
+    bytes: u64,
+    /// `None`: one is due at once.
+    taken_at: Option<Time>,
+    /// First LSN of a batch that no stored snapshot has.
+    unsaved: Option<Lsn>,
+    last_noted: Lsn,
+    under_way: Option<UnderWay>,
+    /// What earlier epochs tell is known.
+    is_loaded: bool,
+}
+
+impl Snapshots {
+    pub(crate) fn new(now: Time) -> Self {
+        let (bytes, unsaved, last_noted) = (0, None, Lsn::ZERO);
+        Self { bytes, taken_at: Some(now), unsaved, last_noted, under_way: None, is_loaded: false }
+    }
+
+    /// What earlier epochs tell of producers is known. If it is anything, it is stored in this epoch at once.
+    pub(crate) fn handle_loaded(&mut self, is_empty: bool) {
+        self.is_loaded = true;
+        if !is_empty {
+            (self.taken_at, self.unsaved) = (None, Some(Lsn::ZERO));
+        }
+    }
+
+    pub(crate) fn add_bytes(&mut self, len: u64) {
+        self.bytes += len;
+    }
+
+    /// A producer's batch got this LSN.
+    pub(crate) fn note(&mut self, lsn: Lsn) {
+        self.last_noted = lsn;
+        self.unsaved.get_or_insert(lsn);
+        if let Some(under_way) = &mut self.under_way {
+            under_way.next_unsaved.get_or_insert(lsn);
+        }
+    }
+
+    pub(crate) fn is_due(&self, now: Time, settings: &Settings) -> bool {
+        let is_old = self.taken_at.is_none_or(|at| now.since(at) >= settings.snapshot_time);
+        (is_old || self.bytes >= settings.snapshot_bytes) && self.is_loaded && self.unsaved.is_some()
+    }
+
+    pub(crate) fn next_timeout(&self, settings: &Settings) -> Option<Time> {
+        let due = self.taken_at.map_or(Time::ZERO, |at| at + settings.snapshot_time);
+        (self.is_loaded && self.unsaved.is_some()).then_some(due)
+    }
+
+    /// Nobody takes it now.
+    pub(crate) fn handle_not_taken(&mut self, now: Time) {
+        self.taken_at = Some(now);
+    }
+
+    /// A snapshot of everything below `position` is on its way.
+    pub(crate) fn handle_taken(&mut self, now: Time, position: Lsn) {
+        (self.bytes, self.taken_at) = (0, Some(now));
+        let next_unsaved = (self.last_noted >= position).then_some(position);
+        self.under_way = Some(UnderWay { position, stored: MemberSet::EMPTY, next_unsaved });
+    }
+
+    /// A member has the snapshot of this position on disk.
+    pub(crate) fn handle_stored(&mut self, member: usize, position: Lsn, quorum: Quorum<'_>) {
+        let Some(under_way) = self.under_way.as_mut().filter(|known| known.position == position) else { return };
+        under_way.stored.insert(member);
+        if quorum.is_write_quorum(under_way.stored) {
+            self.unsaved = under_way.next_unsaved;
+            self.under_way = None;
+        }
+    }
+
+    /// Up to where nothing is lost of producers if it is trimmed.
+    pub(crate) fn trim_limit(&self, released: Lsn) -> Lsn {
+        match self.unsaved {
+            _ if bug(Bug::TrimForgetsProducers) => released,
+            _ if !self.is_loaded => Lsn::ZERO,
+            None => released,
+            Some(first) => released.min(Lsn(first.0.saturating_sub(1))),
+        }
+    }
+}
