@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench cluster sim sim-bugs compat acceptance ci setup clean
+.PHONY: help run test check fix bench bench-kafka cluster sim sim-bugs fuzz miri loom compat acceptance ci setup clean
 
 # C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
 ifneq ($(shell command -v ccache 2>/dev/null),)
@@ -15,6 +15,8 @@ endif
 endif
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Of the storage engine: what does not need a real disk or many threads.
+MIRI_TESTS := segment:: index:: marker:: read::recent space:: entry
 DLOG := $(TARGET_DIR)/release/dlog
 
 help: ## list what can be done
@@ -38,6 +40,10 @@ bench: setup ## measure appends and reads on one node, as in: make bench ARGS='-
 	cargo build --release -p dlog
 	scripts/bench $(DLOG) $(ARGS)
 
+bench-kafka: setup ## measure three nodes against three of Apache Kafka with Kafka's tools, as in: make bench-kafka ARGS='--rounds 5'
+	cargo build --release -p dlog
+	scripts/bench-kafka $(DLOG) $(ARGS)
+
 cluster: setup ## run three nodes on this machine, their data in ./data1 to ./data3
 	cargo build --release -p dlog
 	scripts/cluster $(DLOG)
@@ -47,6 +53,21 @@ sim: setup ## run the simulator, as in: make sim ARGS='--help'
 
 sim-bugs: setup ## see the simulator catch every bug that is put in on purpose
 	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc)
+
+fuzz: setup ## feed decoders with damaged bytes, as in: make fuzz SECONDS_EACH=60
+	rustup toolchain install nightly --profile minimal
+	@command -v cargo-fuzz > /dev/null || cargo install --locked cargo-fuzz
+	for target in fuzz/fuzz_targets/*.rs; do \
+	  cargo +nightly fuzz run $$(basename $$target .rs) -- -max_total_time=$(or $(SECONDS_EACH),60) || exit 1; \
+	done
+
+miri: setup ## look for undefined behaviour in what of the storage engine Miri can run
+	rustup toolchain install nightly --profile minimal --component miri,rust-src
+	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
+	  cargo +nightly miri test -p dlog-storage-node --no-default-features --lib -- $(MIRI_TESTS)
+
+loom: setup ## try all orders in which threads of the storage engine can hand over without locks
+	cargo test -p dlog-storage-node --no-default-features --features loom --lib loom_tests
 
 compat: setup ## run the Kafka clients that this machine has against a node
 	cargo build --release -p dlog

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::net::End;
-use crate::net::fault::Fault;
+use crate::net::fault::{Fault, Link};
 
 /// Kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -78,7 +78,7 @@ pub(crate) enum What {
     Kill { silently: bool },
     Restart,
     Stop,
-    Net { fault: Fault, links: Vec<(End, End)>, words: String },
+    Net { fault: Fault, links: Vec<Link>, words: String },
 }
 
 impl fmt::Display for Trouble {

@@ -1,13 +1,13 @@
 //! `dlog-chaos quorums`: with how many nodes down appends go on, by rule and on real processes. Every row of the table in
-//! docs/CONSISTENCY.md is played: nodes are killed one after the other as long as appends should go on, then one more, when they must
-//! stand still; then nodes come back one after the other until appends go on again.
+//! docs/CHAOS.md is played: as many nodes are killed at once as appends can bear, then one more, when they must stand still; then nodes
+//! come back one after the other until appends go on again.
 
 use std::time::Duration;
 
 use dlog_client::{AppendOptions, Appender, Client};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::{LogId, PartitionId};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::place::{Place, PlaceArgs};
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     let mut wrong = Vec::new();
     for row in ROWS.into_iter().filter(|row| args.nodes.is_none_or(|nodes| nodes == row.nodes)) {
         let mut cells =
-            vec![row.nodes, row.replication, row.write_quorum].iter().map(ToString::to_string).collect::<Vec<_>>();
+            [row.nodes, row.replication, row.write_quorum].iter().map(ToString::to_string).collect::<Vec<_>>();
         for down in [Down::Others, Down::SequencerFirst] {
             let played = play(row, down, &place).await.inspect_err(|_| place.keep())?;
             cells.push(played.bearable.to_string());
@@ -126,31 +126,36 @@ async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
     client.create_log(&log, 1, attributes(row)?).await.map_err(|error| error.to_string())?;
     let appender = client.appender(&log, AppendOptions::default()).await.map_err(|error| error.to_string())?;
     if !goes_on(&appender, GOES_ON).await? {
-        return Err("a new log is not written to".to_owned());
+        return Err(format!("a new log is not written to: {}", trouble(&appender)));
     }
-    let victims = victims(row, down, &client, &log).await?;
     let bearable = row.bearable(down);
-    for count in 1..=bearable {
-        kill(&mut cluster, victims[count - 1]).await?;
+    let mut victims = Vec::new();
+    for count in [bearable, bearable + 1] {
+        cluster.revive().await.map_err(|error| error.to_string())?;
+        cluster.serves(&client, SERVE_PATIENCE).await?;
         if !goes_on(&appender, GOES_ON).await? {
-            let wrong = Some(format!("appends stand still with {count} nodes down: {}", trouble(&appender)));
+            return Err(format!("appends stand still though all nodes live: {}", trouble(&appender)));
+        }
+        victims = choose(row, down, &client, &log).await?;
+        if count > victims.len() {
+            // Everybody but the sequencer may be gone.
+            return Ok(Played { bearable, resumed_with: bearable, wrong: None });
+        }
+        victims.truncate(count);
+        for node in &victims {
+            cluster.kill(*node, false).await.map_err(|error| error.to_string())?;
+        }
+        let is_bearable = count == bearable;
+        if goes_on(&appender, if is_bearable { GOES_ON } else { STANDS_STILL }).await? != is_bearable {
+            let how = if is_bearable { "stand still" } else { "go on" };
+            let wrong = Some(format!("appends {how} with {count} nodes down: {}", trouble(&appender)));
             return Ok(Played { bearable, resumed_with: 0, wrong });
         }
     }
-    // Everybody but the sequencer may be gone and one copy be enough.
-    let Some(one_more) = victims.get(bearable) else {
-        return Ok(Played { bearable, resumed_with: bearable, wrong: None });
-    };
-    kill(&mut cluster, *one_more).await?;
-    if goes_on(&appender, STANDS_STILL).await? {
-        let wrong = Some(format!("appends go on with {} nodes down", bearable + 1));
-        return Ok(Played { bearable, resumed_with: bearable + 1, wrong });
-    }
-    for back in 1..=bearable + 1 {
-        let node = victims[bearable + 1 - back];
+    while let Some(node) = victims.pop() {
         cluster.start_node(node).await.map_err(|error| error.to_string())?;
         if goes_on(&appender, GOES_ON).await? {
-            return Ok(Played { bearable, resumed_with: bearable + 1 - back, wrong: None });
+            return Ok(Played { bearable, resumed_with: victims.len(), wrong: None });
         }
     }
     let wrong = Some(format!("appends stand still though all nodes are back: {}", trouble(&appender)));
@@ -167,7 +172,7 @@ fn attributes(row: Row) -> Result<LogAttributes, String> {
 }
 
 /// Nodes in the order in which they go down.
-async fn victims(row: Row, down: Down, client: &Client, log: &LogId) -> Result<Vec<usize>, String> {
+async fn choose(row: Row, down: Down, client: &Client, log: &LogId) -> Result<Vec<usize>, String> {
     let table = client.epochs(log, PartitionId(0)).await.map_err(|error| error.to_string())?;
     let sequencer = usize::from(table.newest().ok_or("nobody sequences")?.sequencer.0);
     // Those who do not vote first: it is the log's quorum that is looked at.
@@ -176,13 +181,6 @@ async fn victims(row: Row, down: Down, client: &Client, log: &LogId) -> Result<V
         Down::Others => others.collect(),
         Down::SequencerFirst => [sequencer].into_iter().chain(others).collect(),
     })
-}
-
-async fn kill(cluster: &mut Cluster, node: usize) -> Result<(), String> {
-    cluster.kill(node, false).await.map_err(|error| error.to_string())?;
-    // What was on its way to it has had time to be missed.
-    sleep(Duration::from_millis(500)).await;
-    Ok(())
 }
 
 /// Whether a record is acknowledged in time.

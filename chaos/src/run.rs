@@ -72,11 +72,11 @@ pub(crate) struct Args {
 
 impl Args {
     fn replication(&self) -> u8 {
-        self.replication.unwrap_or(self.nodes.min(3))
+        self.replication.unwrap_or_else(|| self.nodes.min(3))
     }
 
     fn write_quorum(&self) -> u8 {
-        self.write_quorum.unwrap_or(self.replication() / 2 + 1)
+        self.write_quorum.unwrap_or_else(|| self.replication() / 2 + 1)
     }
 
     /// Nodes that may be away while appends go on after a failover: W − 1 for recovery, and less than half of the voters.

@@ -9,6 +9,8 @@ use dlog_proto::EpochTable;
 use crate::checker::{self, Findings, Promise};
 use crate::cluster::Cluster;
 use crate::history::{History, Outcome};
+use crate::net::Count;
+use crate::net::fault::Link;
 use crate::table::table;
 
 /// Troubles that are told again at the end.
@@ -101,8 +103,7 @@ fn summary(history: &History, tables: &[EpochTable]) -> String {
 
 fn network(cluster: &Cluster) -> String {
     let counts = cluster.network().map(|network| network.counts()).unwrap_or_default();
-    let row = |((from, to), count): &((_, _), crate::net::Count)| {
-        let (from, to): (&crate::net::End, &crate::net::End) = (from, to);
+    let row = |((from, to), count): &(Link, Count)| {
         [format!("{from} to {to}"), count.passed.to_string(), count.lost.to_string()]
     };
     table(["DATAGRAMS", ">PASSED", ">LOST"], counts.iter().map(row))

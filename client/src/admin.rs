@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use dlog_metadata::state::{
     ClusterAnswer, Command, CreateLog, CreatePartitions, DeleteLog, LogAttributes, LogCreated, LogInfo, Query,
-    QueryAnswer, Response, SetAttributes, Trim, TrimItem,
+    QueryAnswer, Response, SetAttributes, Trim, TrimItem, UnderReplicated,
 };
 use dlog_proto::block::Placement;
 use dlog_proto::clock::now_ms;
 use dlog_proto::wire::{BlockDescribed, DescribeBlock, ErrorCode, Failed, Freshness, Payload};
-use dlog_proto::{EpochTable, LogId, Lsn, PartitionId, ShardId};
+use dlog_proto::{EpochTable, LogId, Lsn, PartitionId, PartitionUid, ShardId};
 
 use crate::Client;
 use crate::directory::unexpected;
@@ -161,6 +161,19 @@ impl Client {
     pub async fn epochs(&self, log: &LogId, partition: PartitionId) -> Result<EpochTable, ClientError> {
         let partition = self.partition(log, partition).await?;
         self.directory.table(partition.uid, Freshness::Linearizable).await
+    }
+
+    /// What of a partition lacks copies, as far as is on record.
+    pub async fn under_replicated(&self, log: &LogId, partition: PartitionId) -> Result<UnderReplicated, ClientError> {
+        let PartitionUid(uid) = self.partition(log, partition).await?.uid;
+        let query = Query::UnderReplicated { after: uid.checked_sub(1).map(PartitionUid), limit: 1 };
+        match self.directory.query(&query, Freshness::Linearizable).await?.1 {
+            QueryAnswer::UnderReplicated { partitions, .. } => {
+                let mut found = partitions.into_iter().filter(|(found, _)| found.0 == uid);
+                Ok(found.next().map(|(_, missing)| (*missing).clone()).unwrap_or_default())
+            }
+            _ => Err(unexpected()),
+        }
     }
 
     /// The epochs of all partitions of a log, in the order of the partitions.

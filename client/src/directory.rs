@@ -14,8 +14,9 @@ use dlog_metadata::state::{self, AllocateProducerIds, ClusterAnswer, Command, Lo
 use dlog_proto::transport::{Connection, ConnectionClass, HostPort, LaneKind};
 use dlog_proto::wire::{self, Answer, ErrorCode, Failed, Freshness, Message, Payload, Propose, Proposed};
 use dlog_proto::{Epoch, EpochTable, LogId, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::control::Control;
 use crate::error::ClientError;
@@ -26,6 +27,10 @@ const NEXT_SERVER: Duration = Duration::from_millis(30);
 /// Pause before a question that got a transient error is asked again; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Appenders that ask the metadata tier at the same time who sequences, while something is wrong.
+const CERTAIN_AT_ONCE: usize = 8;
+/// How long such a question may keep them from asking servers what they have heard.
+const CERTAIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A node, as clients need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +50,7 @@ pub(crate) struct Directory {
     controls: Mutex<HashMap<HostPort, Control>>,
     requests: RequestIds,
     timeout: Duration,
+    certain: Semaphore,
 }
 
 /// Ids for this process's commands.
@@ -57,7 +63,8 @@ struct RequestIds {
 impl Directory {
     pub(crate) fn new(pool: Arc<Pool>, servers: Vec<HostPort>, timeout: Duration) -> Self {
         let requests = RequestIds { process: ProcessId::random(), next: 1.into() };
-        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout }
+        let certain = Semaphore::new(CERTAIN_AT_ONCE);
+        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout, certain }
     }
 
     fn servers(&self) -> Vec<HostPort> {
@@ -273,14 +280,6 @@ impl Directory {
         Ok(node_address(&self.cluster().await?, node))
     }
 
-    /// The live node that sequences a partition now.
-    pub(crate) async fn sequencer(
-        self: &Arc<Self>,
-        partition: PartitionUid,
-    ) -> Result<Option<NodeAddress>, ClientError> {
-        Ok(self.sequencer_at(partition, Freshness::Local).await?.map(|(_, node)| node))
-    }
-
     /// The newest epoch of a partition that the answering server knows of, and the live node that sequences it.
     pub(crate) async fn sequencer_at(
         self: &Arc<Self>,
@@ -292,6 +291,14 @@ impl Directory {
         let cluster = self.cluster().await?;
         let node = node_address(&cluster, newest.sequencer).filter(|node| node.process == newest.process);
         Ok(node.map(|node| (newest.epoch, node)))
+    }
+
+    /// As [`Self::sequencer_at`], as the metadata tier knows it now; `None` if that cannot be told soon, or many ask at the same
+    /// time.
+    pub(crate) async fn certain_sequencer(self: &Arc<Self>, partition: PartitionUid) -> Option<(Epoch, NodeAddress)> {
+        let _turn = self.certain.try_acquire().ok()?;
+        let asked = self.sequencer_at(partition, Freshness::Linearizable);
+        timeout(CERTAIN_PATIENCE, asked).await.ok()?.ok()?
     }
 
     /// A data connection to this core of a node.

@@ -22,6 +22,8 @@ mod configs;
 mod connection;
 mod errors;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gateway;
 mod group;
 mod handlers;

@@ -2,6 +2,9 @@
 //!
 //! Starts once every earlier epoch is decided. For each of them an f-majority of shards must say which batches they hold: an
 //! acknowledged batch is on a write quorum, so each is told of by somebody.
+//!
+//! The newest snapshot that was told of may be on one disk only, and lost. Then the newest that can be had is taken: one on a write quorum
+//! covers everything that is trimmed (INV-PRODUCERS-KEPT).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,14 +25,22 @@ struct ShardState {
     asked_at: Option<Time>,
     /// What the shard has said: `incomplete_before`.
     answered: Option<u64>,
-    /// It does not have the snapshot, or its disk was replaced.
-    without_snapshot: bool,
+    /// How often it said that it does not have the snapshot, which it says too if it cannot read it.
+    misses: u32,
+    /// Its disk was replaced.
+    is_replaced: bool,
     /// How often it said that it cannot tell: its disk was replaced, or cannot be read.
     refusals: u32,
 }
 
 /// After how many refusals a shard is taken to have lost what it had.
 const REFUSALS_MAX: u32 = 3;
+
+impl ShardState {
+    fn is_without_snapshot(&self) -> bool {
+        self.is_replaced || self.misses >= REFUSALS_MAX
+    }
+}
 
 /// Reads the producer window back.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ pub(crate) struct ProducerLoad {
     epochs: Vec<EpochEntry>,
     shards: BTreeMap<ShardRef, ShardState>,
     snapshot: Snapshot,
+    /// The newest that was found while a newer one was looked for.
+    older: Option<(Lsn, ProducerTable)>,
     /// Of the sequencer that asks.
     epoch: Epoch,
     table: ProducerTable,
@@ -76,7 +89,7 @@ impl ProducerLoad {
             None => Snapshot::Known { position: Lsn::ZERO },
         };
         let (table, out) = (ProducerTable::default(), VecDeque::new());
-        Self { partition, epoch, settings, epochs, shards, snapshot, table, out }
+        Self { partition, epoch, settings, epochs, shards, snapshot, older: None, table, out }
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
@@ -133,16 +146,18 @@ impl ProducerLoad {
         if asked.is_some_and(|(_, at)| at + self.settings.recovery_retry > now) {
             return;
         }
-        let may_have = |(_, state): &(&ShardRef, &ShardState)| state.connected && !state.without_snapshot;
+        let may_have = |(_, state): &(&ShardRef, &ShardState)| state.connected && !state.is_without_snapshot();
         let after = asked.map(|(shard, _)| shard);
         // The next in order after whoever was asked last, so that one silent shard does not hold it up.
         let next = self.shards.iter().filter(may_have).find(|(shard, _)| after.is_none_or(|last| **shard > last));
         let Some((&to, _)) = next.or_else(|| self.shards.iter().find(may_have)) else {
-            // If nobody has it any more, what is in the epochs themselves must do; otherwise whoever may have it is waited for.
-            self.snapshot = match self.shards.values().all(|state| state.without_snapshot) {
-                true => Snapshot::Known { position: Lsn::ZERO },
-                false => Snapshot::Wanted { position, asked: None },
-            };
+            // If nobody has it any more, an older one and what is in the epochs must do; otherwise whoever may have it is waited for.
+            if self.shards.values().all(ShardState::is_without_snapshot) {
+                let (position, table) = self.older.take().unwrap_or_default();
+                (self.snapshot, self.table) = (Snapshot::Known { position }, table);
+            } else {
+                self.snapshot = Snapshot::Wanted { position, asked: None };
+            }
             return;
         };
         self.snapshot = Snapshot::Wanted { position, asked: Some((to, now)) };
@@ -189,7 +204,7 @@ impl ProducerLoad {
     pub(crate) fn handle_fetched(&mut self, from: ShardRef, block: Option<Block>) {
         let Snapshot::Wanted { position, asked } = &mut self.snapshot else { return };
         let replaced = |known: &ShardRef| known.shard == from.shard && known.incarnation < from.incarnation;
-        self.shards.iter_mut().filter(|(s, _)| replaced(s)).for_each(|(_, state)| state.without_snapshot = true);
+        self.shards.iter_mut().filter(|(s, _)| replaced(s)).for_each(|(_, state)| state.is_replaced = true);
         if asked.is_none_or(|(to, _)| to != from) {
             *asked = asked.filter(|(to, _)| !replaced(to));
             return;
@@ -198,14 +213,18 @@ impl ProducerLoad {
         let found = block.filter(|b| b.header().kind == BlockKind::ProducerSnapshot);
         let table = found.as_ref().and_then(|b| ProducerTable::decode(&b.body()).ok());
         match (found, table) {
-            // An older one would do as well, with more to read; but this one was told of.
             (Some(block), Some(table)) if block.header().first_lsn() >= *position => {
                 self.snapshot = Snapshot::Known { position: block.header().first_lsn() };
                 self.table = table;
             }
-            _ => {
+            (found, table) => {
                 if let Some(state) = self.shards.get_mut(&from) {
-                    state.without_snapshot = true;
+                    state.misses += 1;
+                }
+                let found = found.map(|block| block.header().first_lsn()).zip(table);
+                let newest = self.older.as_ref().map_or(Lsn::ZERO, |(at, _)| *at);
+                if let Some(older) = found.filter(|(at, _)| *at > newest) {
+                    self.older = Some(older);
                 }
             }
         }

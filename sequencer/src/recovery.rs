@@ -11,6 +11,9 @@
 //!
 //! INV-REPAIR-TRIM: trim goes on while an epoch is recovered. Whoever listed a block and then has it no more has trimmed it: it is
 //! asked again how far, and what is trimmed anywhere needs no copies.
+//!
+//! A disk that is lost while its records are copied takes with it what only it had: the epoch is then judged anew, by what is left. Waves
+//! go on counting, so that no two placements have one version (trap C9).
 
 mod digest;
 mod repair;
@@ -92,6 +95,8 @@ pub(crate) struct Recovery {
     shards: BTreeMap<ShardRef, ShardState>,
     undecided: VecDeque<EpochEntry>,
     phase: Phase,
+    /// Highest wave of earlier attempts to repair the oldest undecided epoch.
+    waves: u32,
     ends: Vec<EpochEnd>,
     started_at: Time,
     said_waiting: bool,
@@ -121,6 +126,7 @@ impl Recovery {
             shards,
             undecided: undecided.into(),
             phase: Phase::Sealing { enough_since: None },
+            waves: 0,
             ends: Vec::new(),
             started_at: now,
             said_waiting: false,
@@ -257,7 +263,7 @@ impl Recovery {
         }
         let authoritative = digest.is_strict(quorum);
         let blocks = digest.unsettled(end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
-        let repair = Repair::new(self.partition, self.recoverer, end, blocks);
+        let repair = Repair::new(self.partition, self.recoverer, end, blocks, self.waves);
         self.phase = Phase::Repairing { repair, authoritative };
         true
     }
@@ -278,12 +284,14 @@ impl Recovery {
                 digest.answered.insert(member);
                 continue;
             }
-            if state.lost {
+            let is_lost = state.lost;
+            if is_lost {
                 digest.add_lost(member);
             }
             let Some(ShardAnswer { incomplete_before, state }) = &state.answer else { continue };
             if let Some(epoch) = state.epochs.iter().find(|e| e.epoch == entry.epoch) {
-                digest.add(entry, member, *incomplete_before, state.trim, epoch);
+                let blocks = if is_lost { &[] } else { &epoch.blocks[..] };
+                digest.add(entry, member, *incomplete_before, state.trim, epoch, blocks);
             }
         }
         digest
@@ -346,8 +354,23 @@ impl Recovery {
     /// The disk behind a shard is another one: every one before it is lost. Incarnations only go up.
     fn note_replaced(&mut self, from: ShardRef, current: Option<Incarnation>) {
         let current = current.unwrap_or(from.incarnation);
-        let of_shard = self.shards.iter_mut().filter(|(known, _)| known.shard == from.shard);
-        of_shard.filter(|(known, _)| known.incarnation < current).for_each(|(_, state)| state.lost = true);
+        let of_shard = self.shards.keys().filter(|known| known.shard == from.shard && known.incarnation < current);
+        let lost: Vec<ShardRef> = of_shard.copied().collect();
+        lost.into_iter().for_each(|shard| self.note_lost(shard));
+    }
+
+    /// What a disk told of an epoch is still true, but it has nothing of it any more.
+    fn note_lost(&mut self, shard: ShardRef) {
+        let Some(state) = self.shards.get_mut(&shard) else { return };
+        let is_news = !std::mem::replace(&mut state.lost, true);
+        let counted_on = self.undecided.front().is_some_and(|entry| entry.nodeset.index_of_ref(shard).is_some());
+        if let Phase::Repairing { repair, .. } = &self.phase
+            && is_news
+            && counted_on
+        {
+            self.waves = repair.highest_wave();
+            self.phase = Phase::Sealing { enough_since: None };
+        }
     }
 
     pub(crate) fn handle_fetched(&mut self, now: Time, answer: &FetchedBlock, from: ShardRef, block: Option<Block>) {
@@ -366,13 +389,13 @@ impl Recovery {
     pub(crate) fn handle_stored(&mut self, now: Time, answer: &StoreAnswer) {
         let Some(entry) = self.undecided.front().filter(|e| e.epoch == answer.epoch) else { return };
         let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
-        if let Some(state) = self.shards.get_mut(&from) {
-            match answer.result {
-                // Replaced since it was sealed: what it told is still true, but it keeps nothing of it.
-                Err(StoreRefusal::Incarnation(_)) => (state.lost, state.connected) = (true, false),
-                Err(StoreRefusal::NoPayload) => state.stale = true,
-                _ => {}
+        match (&answer.result, self.shards.get_mut(&from)) {
+            (Err(StoreRefusal::Incarnation(_)), Some(state)) => {
+                state.connected = false;
+                return self.note_lost(from);
             }
+            (Err(StoreRefusal::NoPayload), Some(state)) => state.stale = true,
+            _ => {}
         }
         if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase)
             && let Err(by) = repair.handle_stored(now, member, answer)
@@ -389,6 +412,7 @@ impl Recovery {
         self.ends.push(end);
         self.undecided.pop_front();
         self.phase = Phase::Sealing { enough_since: None };
+        self.waves = 0;
     }
 
     fn say_waiting(&mut self, now: Time) {

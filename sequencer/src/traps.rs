@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_proto::block::{BlockKind, PlacementVersion};
+use dlog_proto::block::{BlockBuilder, BlockKind, PlacementVersion};
+use dlog_proto::producer::ProducerTable;
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use dlog_proto::wire::{
     Acks, AppendError, AppendOk, BlockSummary, EpochEnd, FetchBlock, FetchedBlock, Flushed, FlushedUpto, Kept,
@@ -58,6 +59,8 @@ struct Rig {
     proposals: Vec<Proposal>,
     seals: Vec<ShardId>,
     fetches: Vec<FetchBlock>,
+    /// After which LSN what producers wrote was asked for.
+    read_after: Vec<Lsn>,
     replies: Vec<(u64, Result<AppendOk, AppendError>)>,
     released: Lsn,
     settled: Esn,
@@ -72,10 +75,21 @@ impl Rig {
     fn of(table: EpochTable, settings: Settings) -> Self {
         let sequencer = PartitionSequencer::new(table, Arc::new(settings), 1, Time::ZERO, |_| true);
         let (stores, proposals, replies) = (Vec::new(), Vec::new(), Vec::new());
-        let (seals, fetches) = (Vec::new(), Vec::new());
+        let (seals, fetches, read_after) = (Vec::new(), Vec::new(), Vec::new());
         let (now, released, settled, trim_limit) = (Time::ZERO, Lsn::ZERO, Esn::ZERO, Lsn::ZERO);
-        let mut rig =
-            Self { sequencer, now, stores, proposals, seals, fetches, replies, released, settled, trim_limit };
+        let mut rig = Self {
+            sequencer,
+            now,
+            stores,
+            proposals,
+            seals,
+            fetches,
+            read_after,
+            replies,
+            released,
+            settled,
+            trim_limit,
+        };
         rig.pump();
         rig
     }
@@ -120,6 +134,7 @@ impl Rig {
                 }
                 Output::Seal { to, .. } => self.seals.push(to.shard),
                 Output::Fetch(fetch) => self.fetches.push(fetch),
+                Output::ReadProducers(read) => self.read_after.push(read.after),
                 _ => {}
             }
         }
@@ -310,6 +325,27 @@ fn c11_nobody_is_told_from_a_stranger_before_the_past_is_known() {
     rig.append(2, Acks::Quorum);
     rig.answer(&[1, 2]);
     assert_eq!(rig.replied(), [2], "whether the first is new, the epoch before must tell");
+}
+
+#[test]
+fn c11_if_the_newest_snapshot_is_lost_the_one_before_it_is_taken() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    let newest = SealedState { snapshot: Some(Lsn::new(Epoch(1), Esn(9))), ..nothing_held(1) };
+    rig.sealed(1, 2, Ok(newest));
+    (2..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true });
+    rig.pump();
+    let older =
+        BlockBuilder::producer_snapshot(PartitionUid(1), Epoch(1), Esn(5), 0, ProducerTable::default().encode());
+    for _ in 0..100 {
+        for FetchBlock { shard, incarnation, partition, target } in std::mem::take(&mut rig.fetches) {
+            let block = (shard.node == NodeId(2)).then(|| older.clone());
+            let answer = FetchedBlock { shard, incarnation, partition, target, found: block.is_some() };
+            rig.sequencer.handle_fetched(rig.now, &answer, block);
+        }
+        rig.wait(Settings::default().recovery_retry);
+    }
+    assert_eq!(rig.read_after.first(), Some(&Lsn::new(Epoch(1), Esn(5))));
 }
 
 #[test]
@@ -528,6 +564,18 @@ fn block_held(first: u32, copyset: &[u16], trim: u32) -> SealedState {
     let (acked, settled) = (Esn::ZERO, Esn::ZERO);
     let epochs = vec![SealedEpoch { epoch: Epoch(1), acked, settled, known_end: None, blocks }];
     SealedState { trim: Lsn::new(Epoch(1), Esn(trim)), epochs, snapshot: None }
+}
+
+#[test]
+fn c5_a_disk_that_is_lost_while_its_records_are_copied_is_not_waited_for() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed(1, 2, Ok(first_block_held(0)));
+    (2..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    assert!(!rig.fetches.is_empty() && rig.proposals.is_empty(), "the others are to get copies");
+    rig.sealed(1, 2, Err(SealRefusal::Incarnation(Some(Incarnation(9)))));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(0), true), "nobody was told that it is stored");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dlog_client::{AppendOptions, Client, Position, ReadItem};
 use dlog_metadata::state::LogAttributes;
-use dlog_proto::{LogId, Lsn, PartitionId};
+use dlog_proto::{LogId, Lsn, PartitionId, QuorumConfig, Replication};
 use rustix::process::Signal;
 use support::{Cluster, free_address};
 use tempfile::TempDir;
@@ -174,6 +174,27 @@ async fn a_log_gets_more_copies_while_it_is_appended_to() {
     assert_eq!(client.trim(&log(), 0, Position::Oldest).await.unwrap(), trimmed, "it never goes back");
     client.trim(&log(), 0, Position::Newest).await.unwrap();
     assert_eq!(read_all(&client).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_prefers_availability_goes_on_where_a_strict_one_would_wait() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let attributes = LogAttributes {
+        replication: Replication { quorum: QuorumConfig::available(3), ..LogAttributes::replicated(3).replication },
+        ..LogAttributes::replicated(3)
+    };
+    client.create_log(&log(), 1, attributes).await.unwrap();
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    let first = appender.append("under a lease").await.unwrap().await.unwrap();
+    let epochs = async || client.epochs(&log(), PartitionId(0)).await.unwrap().epochs;
+    cluster.kill(usize::from(epochs().await[0].sequencer.0));
+    let second = appender.append("with a shard less than recovery needs by the strict rule").await.unwrap();
+    let second = second.await.unwrap();
+    assert!(second.lsn.epoch() > first.lsn.epoch());
+    let end = epochs().await[0].end.unwrap();
+    assert!(!end.authoritative, "it is told that nothing is proven: {end:?}");
+    assert_eq!(read_all(&client).await.last().unwrap().0, second.lsn);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

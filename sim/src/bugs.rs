@@ -22,6 +22,7 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::FMajorityWithR => (Focus::Scopes, 200),
         Bug::SettleBeforeRecord
         | Bug::SnapshotOfUnacknowledged
+        | Bug::RunIgnoresAcked
         | Bug::RecoveryNeedsAllCopies
         | Bug::EndSparesStores
         | Bug::ReadsUndecided => (Focus::Succession, 500),

@@ -26,7 +26,6 @@ pub(crate) struct Metadata {
 impl Metadata {
     pub(crate) fn new(cluster: ClusterId) -> Self {
         let mut state = State::default();
-        state.set_has_leases();
         state.apply(1, None, Command::InitCluster(InitCluster { cluster, created_ms: 0 }));
         Self { state, alive: BTreeMap::new(), available: true, changed: false }
     }

@@ -51,6 +51,26 @@ fn what_once_failed_stays_mended() {
         (None, 178),
         // Ends of epochs that were decided empty were not told to shards that missed them.
         (None, 767),
+        // A process that found its write cache lost was killed before it told the metadata tier, and the next one knew nothing of it.
+        (None, 1354),
+        (None, 1488),
+        (None, 1632),
+        (None, 3580),
+        // A stream went on behind a trim point that its reader was not told of, so that what was trimmed was called lost.
+        (None, 4108),
+        (None, 6225),
+        // Recovery waited for copies of blocks that were trimmed meanwhile.
+        (None, 1137),
+        (None, 7822),
+        // A shard that was away for more than sixteen epochs was never told where the first of them ended.
+        (None, 2021),
+        // Nor where an empty epoch ended that the trim point lay in.
+        (None, 6995),
+        // Blocks waited for the record of a missing shard, which was back when it came: nobody settled them, and the window stayed full.
+        (None, 7077),
+        // Records were trimmed that alone told of their producer: after a change of epoch it was a stranger.
+        (None, 675),
+        (None, 4171),
     ];
     for (focus, seed) in seeds {
         let report = run_focused(seed, focus, false);

@@ -23,8 +23,8 @@ use crate::reclaim::Reclaim;
 use crate::recovery::inventory::{Inventory, check_identity};
 use crate::recovery::resume::resume;
 use crate::recovery::{Loss, OpenError, Recovered, Replayed, losses, open_index, replay, shard_row};
-use crate::segment::Position;
 use crate::segment::header::Identity;
+use crate::segment::{Position, SegmentId};
 use crate::shared::Shared;
 use crate::upkeep::Upkeep;
 
@@ -173,10 +173,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets losses: what may be missing is on record elsewhere. Until then every start tells of them.
-    pub fn forget_losses(&mut self) -> Result<(), UpkeepError> {
+    /// Forgets these losses: what may be missing is on record elsewhere. Until then every start tells of them.
+    pub fn forget_losses(&mut self, losses: &[Loss]) -> Result<(), UpkeepError> {
         let log = &mut self.log;
-        Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(&mut |job| job(log))
+        Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(losses, &mut |job| job(log))
     }
 
     /// Forgets that the write cache was lost: the metadata tier knows. Until then every start tells of it.
@@ -212,6 +212,7 @@ impl Engine {
     /// [`Reader::losses`].
     pub fn scrub(&mut self) -> Result<u64, UpkeepError> {
         let before = self.shared.counters.values().damage_found;
+        self.upkeep.scrub_behind(SegmentId::default());
         while self.upkeep.scrub(BACKGROUND_STEP_LEN, Duration::ZERO)?.is_some() {}
         Ok(self.shared.counters.values().damage_found - before)
     }

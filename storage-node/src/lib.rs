@@ -22,6 +22,8 @@ pub mod segment;
 pub mod shard;
 mod shared;
 mod space;
+mod switches;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod upkeep;

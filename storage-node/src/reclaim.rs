@@ -12,6 +12,7 @@ use crate::counters::SyncReason;
 use crate::engine::UpkeepError;
 use crate::entry::{Entry, ShardMeta};
 use crate::log::{AppendError, SegmentLog};
+use crate::recovery::Loss;
 use crate::recovery::shard_row;
 use crate::segment::SegmentId;
 use crate::shared::Shared;
@@ -53,20 +54,23 @@ impl<'u> Reclaim<'u> {
         Ok(freed)
     }
 
-    /// Forgets losses: the log does not list segments that are missing any more, and then the index forgets them all.
+    /// Forgets these losses: the log does not list segments that are missing any more, and then the index forgets them.
     pub(crate) fn forget_losses(
         &mut self,
+        losses: &[Loss],
         with_log: &mut dyn FnMut(LogJob) -> Result<(), UpkeepError>,
     ) -> Result<(), UpkeepError> {
         let shared = Arc::clone(self.shared);
+        let missing: Vec<SegmentId> =
+            losses.iter().filter(|loss| loss.begin.offset == 0).map(|loss| loss.begin.segment).collect();
         with_log(Box::new(move |log| {
-            shared.segments.forget_missing();
+            missing.into_iter().for_each(|segment| shared.segments.forget_missing(segment));
             log.append_segments(None)?;
             log.sync(SyncReason::Internal)?;
             Ok(())
         }))?;
         while self.upkeep.index()? {}
-        Ok(self.upkeep.forget_losses()?)
+        Ok(self.upkeep.forget_losses(losses)?)
     }
 
     fn free(

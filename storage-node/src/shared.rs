@@ -1,8 +1,6 @@
 //! What the writer, the readers and the upkeep of one shard share. Each lock is held for moments, and never during IO.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use dlog_proto::PartitionUid;
 use rustc_hash::FxHashMap;
@@ -15,13 +13,12 @@ use crate::index::kv::Kv;
 use crate::index::overlay::Overlay;
 use crate::index::watched::Watched;
 use crate::read::recent::Recent;
+use crate::recovery::Loss;
 use crate::segment::Position;
 use crate::segment::file::Segments;
 use crate::segment::header::Identity;
 use crate::space::Space;
-
-/// How long a reader waits for a switch to be over, at a time.
-const SWITCH_TIME: Duration = Duration::from_micros(100);
+use crate::switches::Switches;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -39,11 +36,11 @@ pub(crate) struct Shared {
     /// Behind the last frame.
     written: Mutex<Position>,
     hints: Mutex<FxHashMap<PartitionUid, Marks>>,
-    forget_losses: AtomicBool,
+    forget_losses: Mutex<Vec<Loss>>,
     /// Held by everybody who reads, from before the index is asked until the bytes are there.
     readers: Mutex<Arc<()>>,
-    /// Odd while the index is led to another generation of a segment; never the same again.
-    switches: AtomicU64,
+    /// When the index is led to another generation of a segment.
+    switches: Switches,
 }
 
 impl Shared {
@@ -61,9 +58,9 @@ impl Shared {
             durable: Mutex::default(),
             written: Mutex::default(),
             hints: Mutex::default(),
-            forget_losses: AtomicBool::new(false),
+            forget_losses: Mutex::default(),
             readers: Mutex::default(),
-            switches: AtomicU64::new(0),
+            switches: Switches::default(),
         }
     }
 
@@ -95,25 +92,12 @@ impl Shared {
 
     /// Changes what rows say of blocks that readers may be about to look up.
     pub(crate) fn switch<T>(&self, change: impl FnOnce() -> T) -> T {
-        self.switches.fetch_add(1, Ordering::SeqCst);
-        let outcome = change();
-        self.switches.fetch_add(1, Ordering::SeqCst);
-        outcome
+        self.switches.switch(change)
     }
 
     /// Reads without such a change in between: several looks at the index are as one then.
-    pub(crate) fn steady<T, E>(&self, mut read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-        loop {
-            let before = self.switches.load(Ordering::SeqCst);
-            if !before.is_multiple_of(2) {
-                std::thread::sleep(SWITCH_TIME);
-                continue;
-            }
-            let outcome = read();
-            if self.switches.load(Ordering::SeqCst) == before {
-                return outcome;
-            }
-        }
+    pub(crate) fn steady<T, E>(&self, read: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        self.switches.steady(read)
     }
 
     /// To be held while somebody reads: no segment that he is led to is taken away.
@@ -126,13 +110,15 @@ impl Shared {
         std::mem::take(&mut lock(&self.readers))
     }
 
-    /// Whoever keeps the index up forgets the losses when he comes to it.
-    pub(crate) fn ask_to_forget_losses(&self) {
-        self.forget_losses.store(true, Ordering::Release);
+    /// Whoever keeps the index up forgets these losses when he comes to it.
+    pub(crate) fn ask_to_forget_losses(&self, losses: Vec<Loss>) {
+        let mut asked = lock(&self.forget_losses);
+        let news: Vec<Loss> = losses.into_iter().filter(|loss| !asked.contains(loss)).collect();
+        asked.extend(news);
     }
 
-    pub(crate) fn take_forget_losses(&self) -> bool {
-        self.forget_losses.swap(false, Ordering::AcqRel)
+    pub(crate) fn take_forget_losses(&self) -> Vec<Loss> {
+        std::mem::take(&mut lock(&self.forget_losses))
     }
 
     pub(crate) fn written(&self) -> Position {

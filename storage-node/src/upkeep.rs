@@ -18,7 +18,7 @@ use crate::index::step::Step;
 use crate::index::transaction::scan;
 use crate::log::Prepared;
 use crate::recovery::inventory::{FREE_PREFIX, NEW_PREFIX};
-use crate::recovery::{losses, shard_row};
+use crate::recovery::{Loss, losses, shard_row};
 use crate::rewrite::{Progress, Rewrite, Written};
 use crate::scrub::{Scrub, worth_noting};
 use crate::segment::entries::Head;
@@ -72,7 +72,7 @@ impl Upkeep {
             unflushed_bytes: 0,
             rewrite: None,
             unfit: HashSet::new(),
-            scrub: Scrub::default(),
+            scrub: Scrub::new(SegmentId::default()),
         }
     }
 
@@ -90,8 +90,7 @@ impl Upkeep {
             self.unflushed_bytes += u64::from(group.end - group.begin.offset);
         }
         self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
-        // Only now: a reader that does not find them in the overlay looks into the index next.
-        // The lock is let go of in between: the commit thread and readers wait for it.
+        // Only now: a reader that does not find them in the overlay looks into the index next. The lock is let go of in between: the commit thread and readers wait for it.
         groups.iter().for_each(|group| self.shared.overlay_mut().forget(group));
         if self.shared.hint_count() > HINTS_MAX {
             self.index_hints()?;
@@ -114,10 +113,10 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Forgets all losses, durably.
-    pub(crate) fn forget_losses(&mut self) -> Result<(), KvError> {
+    /// Forgets these losses, durably.
+    pub(crate) fn forget_losses(&mut self, losses: &[Loss]) -> Result<(), KvError> {
         let mut step = Step::new(&self.shared.kv)?;
-        step.forget_losses(&Table::Loss.all())?;
+        losses.iter().try_for_each(|loss| step.forget_loss(loss.begin, loss.end))?;
         self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
         self.checkpoint()
     }
@@ -234,6 +233,11 @@ impl Upkeep {
             self.shared.counters.found_damage(noted.len() as u64);
         }
         Ok(Some(read))
+    }
+
+    /// Begins to look for damage behind this segment.
+    pub(crate) fn scrub_behind(&mut self, segment: SegmentId) {
+        self.scrub = Scrub::new(segment);
     }
 
     pub(crate) fn rest(&mut self, time: Duration) {

@@ -58,17 +58,20 @@ impl Fault {
     }
 }
 
+/// From an end to another.
+pub(crate) type Link = (End, End);
+
 /// All faults that there are now.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    active: Vec<(u64, Fault, Vec<(End, End)>)>,
+    active: Vec<(u64, Fault, Vec<Link>)>,
     last_number: u64,
     /// What follows from it, per link.
-    links: HashMap<(End, End), Fault>,
+    links: HashMap<Link, Fault>,
 }
 
 impl Faults {
-    pub(crate) fn add(&mut self, fault: Fault, links: Vec<(End, End)>) -> u64 {
+    pub(crate) fn add(&mut self, fault: Fault, links: Vec<Link>) -> u64 {
         self.last_number += 1;
         self.active.push((self.last_number, fault, links));
         self.combine();

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fault::{Fate, Fault, Faults};
+use fault::{Fate, Fault, Faults, Link};
 use owner::Owners;
 
 use self::forwarder::Forwarder;
@@ -51,7 +51,7 @@ pub(crate) struct Count {
 #[derive(Debug)]
 struct Links {
     faults: Faults,
-    counts: HashMap<(End, End), Count>,
+    counts: HashMap<Link, Count>,
     rng: fastrand::Rng,
 }
 
@@ -118,7 +118,7 @@ impl Network {
     }
 
     /// Adds a fault to these links; the number takes it away again.
-    pub(crate) fn add(&self, fault: Fault, links: Vec<(End, End)>) -> u64 {
+    pub(crate) fn add(&self, fault: Fault, links: Vec<Link>) -> u64 {
         self.shared.links().faults.add(fault, links)
     }
 
@@ -131,7 +131,7 @@ impl Network {
     }
 
     /// All links that something went over, in order.
-    pub(crate) fn counts(&self) -> Vec<((End, End), Count)> {
+    pub(crate) fn counts(&self) -> Vec<(Link, Count)> {
         let mut counts: Vec<_> = self.shared.links().counts.iter().map(|(link, count)| (*link, *count)).collect();
         counts.sort_unstable_by_key(|(link, _)| *link);
         counts

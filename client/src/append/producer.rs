@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dlog_proto::record::{BatchOptions, Compression, ProducerStamp};
 use dlog_proto::transport::{LaneKind, LaneReceiver, LaneSender};
-use dlog_proto::wire::{Acks, Append, AppendOk, Appended as AppendedMessage, Failed, Frame, Message};
-use dlog_proto::{NodeId, PartitionUid, ProcessId, Time};
+use dlog_proto::wire::{
+    Acks, Append, AppendError, AppendOk, Appended as AppendedMessage, Failed, Frame, Freshness, Message,
+};
+use dlog_proto::{Epoch, NodeId, PartitionUid, ProcessId, Time};
 use tokio::sync::Notify;
 
 use super::accumulator::{Accumulator, Closed};
@@ -154,18 +156,21 @@ struct Sent {
 #[derive(Debug)]
 struct Link {
     process: ProcessId,
+    /// Which epoch it was said to sequence, if that was said.
+    epoch: Option<Epoch>,
     round: u32,
     tx: LaneSender,
     rx: LaneReceiver,
 }
 
-/// A lane, and the process that it leads to.
-type Connected = Result<(ProcessId, LaneSender, LaneReceiver), ClientError>;
+/// A lane, where it leads to, and in which epoch, if that is known.
+type Connected = Result<(ProcessId, Option<Epoch>, LaneSender, LaneReceiver), ClientError>;
 type Connecting = Pin<Box<dyn Future<Output = Connected> + Send>>;
 /// A producer id for the next batches.
 type Identifying = Pin<Box<dyn Future<Output = Result<i64, AppendFailure>> + Send>>;
-/// Who sequences the partition, if that is known.
-type Inquiry = Pin<Box<dyn Future<Output = Option<NodeAddress>> + Send>>;
+/// Who sequences the partition, and in which epoch, as somebody said. A server that is cut off names one that has been replaced.
+type Claim = (Epoch, NodeAddress);
+type Inquiry = Pin<Box<dyn Future<Output = Option<Claim>> + Send>>;
 
 /// The task of one partition.
 pub(super) struct Producer {
@@ -180,6 +185,12 @@ pub(super) struct Producer {
     link: Option<Link>,
     connecting: Option<Connecting>,
     inquiry: Option<Inquiry>,
+    /// Inquiries since the last acknowledgement.
+    inquiries: u32,
+    /// Who was said to have taken over.
+    claim: Option<Claim>,
+    /// The newest epoch in which something was acknowledged: what is known of older ones is out of date.
+    newest: Epoch,
     identifying: Option<Identifying>,
     round: u32,
 }
@@ -189,7 +200,7 @@ enum Event {
     Frames(Vec<Frame>),
     LinkLost(String),
     Connected(Connected),
-    Inquired(Option<NodeAddress>),
+    Inquired(Option<Claim>),
     Identified(Result<i64, AppendFailure>),
     Time,
     Closed,
@@ -215,6 +226,9 @@ impl Producer {
             link: None,
             connecting: None,
             inquiry: None,
+            inquiries: 0,
+            claim: None,
+            newest: Epoch::ZERO,
             identifying: None,
             round: 0,
         }
@@ -228,7 +242,7 @@ impl Producer {
                 Event::Frames(frames) => self.handle_frames(&frames),
                 Event::LinkLost(why) => self.handle_link_lost(why),
                 Event::Connected(connected) => self.handle_connected(connected),
-                Event::Inquired(sequencer) => self.handle_inquired(sequencer),
+                Event::Inquired(claim) => self.handle_inquired(claim),
                 Event::Identified(id) => self.handle_identified(id),
                 Event::Closed => return,
             }
@@ -255,7 +269,7 @@ impl Producer {
             biased;
             event = frames(link) => event,
             connected = pending_or(connecting) => Event::Connected(connected),
-            sequencer = pending_or(inquiry) => Event::Inquired(sequencer),
+            claim = pending_or(inquiry) => Event::Inquired(claim),
             id = pending_or(identifying) => Event::Identified(id),
             () = self.shared.work.notified() => Event::Work,
             () = sleep_until(timeout) => Event::Time,
@@ -345,20 +359,32 @@ impl Producer {
 
     fn connect(&mut self, hint: Option<NodeId>) {
         self.link = None;
-        self.connecting = Some(Box::pin(connect(self.directory.clone(), self.partition, hint)));
+        let claim = self.claim.take().filter(|(_, node)| hint == Some(node.node));
+        let (directory, partition, newest) = (self.directory.clone(), self.partition, self.newest);
+        self.connecting = Some(Box::pin(connect(directory, partition, newest, hint, claim)));
     }
 
-    /// Asks who sequences now; the old connection stays meanwhile.
+    /// Asks who sequences now; the old connection stays meanwhile. Whoever asks again does not believe just any server.
     fn inquire(&mut self) {
-        let (directory, partition) = (self.directory.clone(), self.partition);
-        self.inquiry = Some(Box::pin(async move { directory.sequencer(partition).await.ok().flatten() }));
+        let Some(process) = self.link.as_ref().map(|link| link.process) else { return };
+        let (directory, partition, newest) = (self.directory.clone(), self.partition, self.newest);
+        let is_first = self.inquiries == 0;
+        self.inquiries = self.inquiries.saturating_add(1);
+        self.inquiry = Some(Box::pin(async move {
+            let local = claim(&directory, partition, newest).await.ok().flatten();
+            if is_first || local.as_ref().is_some_and(|(_, node)| node.process != process) {
+                return local;
+            }
+            directory.certain_sequencer(partition).await
+        }));
     }
 
-    fn handle_inquired(&mut self, sequencer: Option<NodeAddress>) {
+    fn handle_inquired(&mut self, claim: Option<Claim>) {
         self.inquiry = None;
         let Some(link) = &self.link else { return };
-        let moved = sequencer.filter(|sequencer| sequencer.process != link.process);
-        self.core.handle_inquired(now(), moved.map(|sequencer| sequencer.node));
+        self.claim = claim.filter(|(epoch, node)| node.process != link.process && *epoch >= self.newest);
+        let moved = self.claim.as_ref().map(|(_, node)| node.node);
+        self.core.handle_inquired(now(), moved);
     }
 
     fn send(&mut self, round: u32, batch: u64, bytes: Bytes) {
@@ -373,8 +399,12 @@ impl Producer {
 
     fn done(&mut self, batch: u64, outcome: Result<AppendOk, AppendFailure>) {
         let Some(sent) = self.sent.remove(&batch) else { return };
-        match outcome {
-            Ok(_) => self.shared.set_trouble(None),
+        match &outcome {
+            Ok(ok) => {
+                self.newest = self.newest.max(ok.lsn.epoch());
+                self.inquiries = 0;
+                self.shared.set_trouble(None);
+            }
             // What follows must not be taken for its continuation.
             Err(_) => self.stamp = None,
         }
@@ -390,11 +420,22 @@ impl Producer {
                 AppendedMessage::from_frame(frame).map(Ok)
             };
             match answer {
+                Ok(Ok(AppendedMessage { outcome: Err(error), .. })) if self.is_out_of_date(&error) => {
+                    self.handle_link_lost(format!("a sequencer that may have been replaced says: {error}"));
+                }
                 Ok(Ok(appended)) => self.core.handle_appended(now(), self.round, frame.corr, appended.outcome),
                 Ok(Err(why)) => self.handle_link_lost(why),
                 Err(error) => self.handle_link_lost(error.to_string()),
             }
         }
+    }
+
+    /// Whether an answer may come of not knowing what was stored since: a sequencer that has been replaced and does not know it has not
+    /// heard of batches that its successor has acknowledged.
+    fn is_out_of_date(&self, error: &AppendError) -> bool {
+        let of_memory = matches!(error, AppendError::OutOfOrder { .. } | AppendError::UnknownProducer { .. });
+        let epoch = self.link.as_ref().and_then(|link| link.epoch);
+        of_memory && epoch.is_none_or(|epoch| epoch < self.newest)
     }
 
     fn handle_link_lost(&mut self, why: String) {
@@ -405,8 +446,8 @@ impl Producer {
     fn handle_connected(&mut self, connected: Connected) {
         self.connecting = None;
         match connected {
-            Ok((process, tx, rx)) => {
-                self.link = Some(Link { process, round: self.round + 1, tx, rx });
+            Ok((process, epoch, tx, rx)) => {
+                self.link = Some(Link { process, epoch, round: self.round + 1, tx, rx });
                 self.core.handle_connected(now());
             }
             Err(error) if error.is_not_found() => self.core.handle_gone(),
@@ -464,22 +505,43 @@ async fn identify<F: Future<Output = Result<i64, ClientError>>>(
     }
 }
 
-/// An append lane to the partition's sequencer: to the node that somebody named, or to whom the cluster names.
-async fn connect(directory: Arc<Directory>, partition: PartitionUid, hint: Option<NodeId>) -> Connected {
-    let named = match hint {
-        Some(node) => directory.node(node).await?,
-        None => None,
+/// Who sequences the partition, as the server says that answers first, unless that is known to be out of date.
+async fn claim(
+    directory: &Arc<Directory>,
+    partition: PartitionUid,
+    newest: Epoch,
+) -> Result<Option<Claim>, ClientError> {
+    match directory.sequencer_at(partition, Freshness::Local).await? {
+        Some((epoch, _)) if epoch < newest => directory.sequencer_at(partition, Freshness::Linearizable).await,
+        claim => Ok(claim),
+    }
+}
+
+/// An append lane to the partition's sequencer: to the one that has taken over, to the node that somebody named, or to whom the
+/// cluster names.
+async fn connect(
+    directory: Arc<Directory>,
+    partition: PartitionUid,
+    newest: Epoch,
+    hint: Option<NodeId>,
+    known: Option<Claim>,
+) -> Connected {
+    let named = match (known, hint) {
+        (Some((epoch, node)), _) => Some((Some(epoch), node)),
+        (None, Some(node)) => directory.node(node).await?.map(|node| (None, node)),
+        (None, None) => None,
     };
-    let node = match named {
-        Some(node) => node,
-        None => directory
-            .sequencer(partition)
-            .await?
-            .ok_or_else(|| ClientError::Lost("the partition has no live sequencer right now".to_owned()))?,
+    let (epoch, node) = match named {
+        Some(named) => named,
+        None => {
+            let claim = claim(&directory, partition, newest).await?;
+            let none = || ClientError::Lost("the partition has no live sequencer right now".to_owned());
+            claim.map(|(epoch, node)| (Some(epoch), node)).ok_or_else(none)?
+        }
     };
     let connection = directory.data(&node, partition.core(node.cores)).await?;
     let (tx, rx) = connection.open_lane(LaneKind::Append).await?.split();
-    Ok((node.process, tx, rx))
+    Ok((node.process, epoch, tx, rx))
 }
 
 /// Producer ids for this client's partitions.

@@ -22,6 +22,8 @@ use crate::broker::Broker;
 const IDLE_MAX: usize = 64;
 const AHEAD_BYTES_MAX: usize = 1 << 20;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// After so many requests a stream makes room for another look at the shards of this node.
+const TURNS_MAX: u32 = 32;
 /// Soon, because what is sent to a stream that nobody reads takes the room of others on the same connection.
 const IDLE_TIME: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,7 @@ struct Stream {
     /// Offset that comes next.
     next: u64,
     held: Option<Batch>,
+    turns_left: u32,
 }
 
 struct Idle<S> {
@@ -88,10 +91,13 @@ impl Readers {
 
     /// Reads batches from the one that holds `offset` on.
     pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
-        match self.read_here(request).await {
-            Some(batches) => Ok(batches),
-            None => self.read_elsewhere(request).await,
+        let kept = self.idle().take((request.partition, request.offset));
+        if kept.is_none()
+            && let Some(batches) = self.read_here(request).await
+        {
+            return Ok(batches);
         }
+        self.read_elsewhere(request, kept).await
     }
 
     /// From the shards of this node: nothing is kept for it between two requests. `None` if they do not have what comes
@@ -115,19 +121,21 @@ impl Readers {
     }
 
     /// Through the native client, from wherever the records are.
-    async fn read_elsewhere(&self, request: &ReadRequest) -> Result<Vec<Batch>, ClientError> {
-        let kept = self.idle().take((request.partition, request.offset));
+    async fn read_elsewhere(&self, request: &ReadRequest, kept: Option<Stream>) -> Result<Vec<Batch>, ClientError> {
         let mut stream = match kept {
             Some(stream) => stream,
             None => {
                 let from = Position::Lsn(request.from);
                 let opening = self.client.reader_with(&request.log, request.index, from, None, bounds());
                 let Ok(reader) = timeout_at(request.deadline, opening).await else { return Ok(Vec::new()) };
-                Stream { reader: reader?, next: request.offset, held: None }
+                Stream { reader: reader?, next: request.offset, held: None, turns_left: TURNS_MAX }
             }
         };
         let batches = stream.read(request).await?;
-        self.idle().put(Instant::now(), (request.partition, stream.next), stream);
+        stream.turns_left -= 1;
+        if stream.turns_left > 0 {
+            self.idle().put(Instant::now(), (request.partition, stream.next), stream);
+        }
         Ok(batches)
     }
 }

@@ -195,21 +195,6 @@ impl LogAttributes {
         self.extra.iter().try_for_each(|(key, value)| check_extra(key, value))
     }
 
-    /// Refuses quorums that may miss each other: without leases, two sequencers could acknowledge at the same time (trap C13).
-    pub(super) fn check_strict(&self) -> Result<(), AttributeError> {
-        let quorum = self.replication.quorum;
-        if quorum.read_quorum < strict_read_quorum(quorum) {
-            let expected = format!(
-                "{} or more with {} copies and a write quorum of {}: fewer would let two sequencers acknowledge at the same time",
-                strict_read_quorum(quorum),
-                quorum.replication_factor,
-                quorum.write_quorum
-            );
-            return Err(bad_value("read_quorum", &quorum.read_quorum.to_string(), expected));
-        }
-        Ok(())
-    }
-
     fn number(&self, key: &str) -> Option<i64> {
         self.extra.get(key)?.parse().ok()
     }
@@ -304,14 +289,6 @@ mod tests {
         let careful = changed(&three, &[("read_quorum", Some("3"))]).unwrap();
         assert_eq!(changed(&careful, &[("write_quorum", Some("3"))]).unwrap().replication.quorum.read_quorum, 3);
         assert_eq!(changed(&careful, &[("read_quorum", None)]).unwrap(), three);
-    }
-
-    #[test]
-    fn quorums_that_may_miss_each_other_are_told_apart() {
-        let loose = [("write_quorum", Some("1")), ("read_quorum", Some("1"))];
-        let error = changed(&LogAttributes::replicated(3), &loose).unwrap().check_strict().unwrap_err().to_string();
-        assert!(error.contains("read_quorum") && error.contains("3 or more"), "{error}");
-        LogAttributes::replicated(3).check_strict().unwrap();
     }
 
     #[test]

@@ -213,6 +213,9 @@ pub enum UnderReplicatedChange {
     Close { to: Esn },
     /// Copies of these were made.
     Repaired { from: Esn, to: Esn },
+    /// The shard had records among these, and its disk has lost them. Only of decided epochs: what an undecided one holds, its
+    /// sequencer and its recovery still look after, and a shard that starts with a loss is incomplete for it.
+    Lost { from: Esn, to: Esn },
 }
 
 /// Lets go of records.

@@ -53,6 +53,12 @@ impl State {
         has.is_some_and(|has| wanted.is_some_and(|wanted| *wanted != **has))
     }
 
+    /// Whether an epoch that is kept may be decided with fewer answers than safety takes: its sequencer needs a lease.
+    pub fn prefers_availability(&self) -> bool {
+        let mut kept = self.replications.numbers().filter_map(|number| self.replications.get(number));
+        kept.any(|replication| !replication.quorum.is_strict())
+    }
+
     /// The table from the oldest undecided epoch on.
     pub fn undecided_table(&self, uid: PartitionUid) -> Option<EpochTable> {
         let partition = self.partitions.get(&uid)?;
@@ -248,6 +254,23 @@ impl State {
                     return Err(UnderReplicatedError::BadRange { from, to });
                 }
                 self.change_under_replicated(uid, |ranges| ranges.repaired(at, from, to));
+            }
+            UnderReplicatedChange::Lost { from, to } => {
+                if from == Esn::ZERO || from > to {
+                    return Err(UnderReplicatedError::BadRange { from, to });
+                }
+                // Of an epoch that is not there any more nothing is needed.
+                let Some(row) = row else { return Ok(()) };
+                let end = row.end.ok_or(UnderReplicatedError::NotDecided { partition: uid, epoch })?;
+                if !self.is_member(row, shard, incarnation) {
+                    return Err(UnderReplicatedError::NotMember { partition: uid, epoch, shard, incarnation });
+                }
+                let trim = partition.trim;
+                self.change_under_replicated(uid, |ranges| {
+                    ranges.add(at, MissingRange { from, to: Some(to) });
+                    ranges.end_epoch(epoch, end.last_esn);
+                    ranges.trim(trim);
+                });
             }
         }
         Ok(())

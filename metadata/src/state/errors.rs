@@ -147,6 +147,8 @@ pub enum UnderReplicatedError {
     BadRange { from: Esn, to: Esn },
     #[error("{shard} ({incarnation:?}) is not in the nodeset of {epoch} of partition {partition}")]
     NotMember { partition: PartitionUid, epoch: Epoch, shard: ShardId, incarnation: Incarnation },
+    #[error("{epoch} of partition {partition} is not decided: say what its shards have lost when it is")]
+    NotDecided { partition: PartitionUid, epoch: Epoch },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -242,6 +244,7 @@ impl UnderReplicatedError {
         match self {
             Self::Partition(error) => error.code(),
             Self::NotOpen { .. } => ErrorCode::Stale,
+            Self::NotDecided { .. } => ErrorCode::Unavailable,
             Self::BadRange { .. } | Self::NotMember { .. } => ErrorCode::Invalid,
         }
     }

@@ -71,10 +71,11 @@ fn commands() {
         item(UnderReplicatedChange::Open { from: Esn(1) }),
         item(UnderReplicatedChange::Close { to: Esn(2) }),
         item(UnderReplicatedChange::Repaired { from: Esn(3), to: Esn(4) }),
+        item(UnderReplicatedChange::Lost { from: Esn(5), to: Esn(6) }),
     ];
     check(
         &Command::UnderReplicated(RecordUnderReplicated { items }),
-        "010803a222030201090001a222030201090102a22203020109020304",
+        "010804a222030201090001a222030201090102a22203020109020304a22203020109030506",
     );
     let items = vec![TrimItem { partition: PARTITION, upto: Lsn::new(Epoch(3), Esn(42)) }];
     check(&Command::Trim(Trim { items }), "010901a222aa80808030");

@@ -74,9 +74,6 @@ impl State {
             return Err(CreateLogError::Partitions(*partitions));
         }
         attributes.validate()?;
-        if !self.has_leases {
-            attributes.check_strict()?;
-        }
         self.check_name(log)?;
         let have = self.partitions.len() as u64;
         if have + u64::from(*partitions) > PARTITIONS_MAX {
@@ -152,9 +149,6 @@ impl State {
         if attributes.replication != info.attributes.replication {
             let not_enough = |short| SetAttributesError::NotEnough { log: log.clone(), short };
             check_enough(&self.writable_shards(), &attributes.replication).map_err(not_enough)?;
-            if !self.has_leases {
-                attributes.check_strict()?;
-            }
         }
         let uid = info.uid;
         self.change_log(uid, |info| info.attributes = attributes);

@@ -120,16 +120,9 @@ pub struct State {
     chosen: ChosenNodesets,
     /// What changed since somebody took it.
     touched: Changes,
-    has_leases: bool,
 }
 
 impl State {
-    /// Says that sequencers hold leases, so that logs may have quorums that miss each other. A node gives none out yet; a simulation
-    /// may. The same on every replica.
-    pub fn set_has_leases(&mut self) {
-        self.has_leases = true;
-    }
-
     /// Carries out a command. `revision` is the index of the Raft entry that it came in, and does not go back. A
     /// request that was carried out before is not again: it gets its answer.
     pub fn apply(&mut self, revision: u64, request: Option<RequestId>, command: Command) -> Response {

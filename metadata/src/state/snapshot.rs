@@ -71,7 +71,6 @@ impl State {
             namespaces: SharedMap::default(),
             chosen: ChosenNodesets::default(),
             touched: Changes::default(),
-            has_leases: false,
         };
         state.derive()?;
         state.check_invariants().map_err(CodecError::Invalid)?;

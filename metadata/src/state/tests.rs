@@ -332,6 +332,46 @@ fn decisions_close_epochs_and_say_what_lacks_copies() {
 }
 
 #[test]
+fn what_a_disk_has_lost_is_on_record_until_it_is_repaired_or_trimmed() {
+    let mut machine = Machine::cluster(3);
+    machine.create("demo/a", 1, 3).unwrap();
+    machine.activate(1, 1, &[1]);
+    let lost = |from, to| UnderReplicatedItem {
+        partition: PartitionUid(1),
+        epoch: Epoch(1),
+        shard: ShardId::new(3, 0),
+        incarnation: Incarnation(3),
+        change: UnderReplicatedChange::Lost { from: Esn(from), to: Esn(to) },
+    };
+    assert!(matches!(machine.record(lost(2, 3)), Err(UnderReplicatedError::NotDecided { .. })));
+    machine.activate(2, 2, &[1]);
+    machine.decide(decision(1, 1, 10, 2)).unwrap();
+    assert!(matches!(machine.record(lost(3, 2)), Err(UnderReplicatedError::BadRange { .. })));
+    let stranger = UnderReplicatedItem { incarnation: Incarnation(2), ..lost(2, 3) };
+    assert!(matches!(machine.record(stranger), Err(UnderReplicatedError::NotMember { .. })));
+    let ranges = |machine: &Machine| -> Vec<(u32, u32)> {
+        let missing = machine.state.under_replicated(PartitionUid(1));
+        let ranges = missing.into_iter().flat_map(|missing| missing.iter().flat_map(|(_, ranges)| ranges.to_vec()));
+        ranges.map(|range| (range.from.0, range.to.unwrap().0)).collect()
+    };
+    // Told of twice, it stands once; what lies beyond the end was never part of the epoch.
+    for item in [lost(2, 3), lost(2, 3), lost(9, 12), lost(11, 12)] {
+        machine.record(item).unwrap();
+        machine.state.check_invariants().unwrap();
+    }
+    assert_eq!(ranges(&machine), [(2, 3), (9, 10)]);
+    machine.trim(1, "e1n2").unwrap();
+    machine.record(lost(1, 3)).unwrap();
+    assert_eq!(ranges(&machine), [(3, 3), (9, 10)], "what is trimmed does not come back");
+    machine.trim(1, "e1n10").unwrap();
+    machine.activate(1, 1, &[1]);
+    machine.decide(decision(1, 2, 4, 3)).unwrap();
+    machine.trim(1, "e2n4").unwrap();
+    machine.record(lost(2, 3)).unwrap();
+    assert_eq!(ranges(&machine), [], "and an epoch that left the table needs nothing");
+}
+
+#[test]
 fn changed_attributes_and_shards_reach_the_next_epoch_only() {
     let mut machine = Machine::cluster(3);
     machine.create("demo/a", 1, 2).unwrap();

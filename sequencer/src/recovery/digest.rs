@@ -62,7 +62,8 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds a member's answer. `incomplete_before` as in [`Sealed`](dlog_proto::wire::Sealed).
+    /// Adds a member's answer, with those of its blocks that it still has. `incomplete_before` as in
+    /// [`Sealed`](dlog_proto::wire::Sealed).
     pub(crate) fn add(
         &mut self,
         entry: &EpochEntry,
@@ -70,6 +71,7 @@ impl Digest {
         incomplete_before: u64,
         trim: Lsn,
         answer: &SealedEpoch,
+        blocks: &[BlockSummary],
     ) {
         self.answered.insert(member);
         // Trap C2: a shard that lost its write cache lacks what it may have held when the epoch was already going on.
@@ -84,7 +86,7 @@ impl Digest {
             self.trim = self.trim.max(trim.esn());
         }
         self.known_end = self.known_end.or(answer.known_end);
-        answer.blocks.iter().for_each(|summary| self.add_block(member, summary));
+        blocks.iter().for_each(|summary| self.add_block(member, summary));
     }
 
     /// Notes that a member's disk is gone for good.
@@ -187,6 +189,17 @@ mod tests {
         }
     }
 
+    fn add(
+        digest: &mut Digest,
+        entry: &EpochEntry,
+        member: usize,
+        incomplete_before: u64,
+        trim: Lsn,
+        answer: &SealedEpoch,
+    ) {
+        digest.add(entry, member, incomplete_before, trim, answer, &answer.blocks);
+    }
+
     /// A block of two records on the given members, under one placement that names `copyset`.
     fn block(first: u32, copyset: &[u16]) -> BlockSummary {
         BlockSummary {
@@ -215,9 +228,9 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let all = [1, 2, 3];
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
+        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
         assert_eq!(digest.authority(quorum), Authority::None);
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
+        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
         let authority = digest.authority(quorum);
         assert_eq!(authority, Authority::Incomplete);
         assert_eq!(digest.end(authority), Esn(4), "5 is held by nobody, so 7 was never acknowledged");
@@ -231,7 +244,7 @@ mod tests {
         for (acked, settled, trim) in [(4, 0, 0), (0, 4, 0), (0, 0, 4)] {
             let mut digest = Digest::default();
             let trim = Lsn::new(Epoch(1), Esn(trim));
-            digest.add(&entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
+            add(&mut digest, &entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
             assert_eq!(digest.end(Authority::Incomplete), Esn(6));
         }
     }
@@ -240,7 +253,7 @@ mod tests {
     fn a_trim_point_inside_a_block_does_not_end_the_run() {
         let entry = entry(1, 1, 1, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
+        add(&mut digest, &entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
         assert_eq!(digest.end(Authority::Incomplete), Esn(6));
     }
 
@@ -249,16 +262,16 @@ mod tests {
         let cached = entry(3, 3, 2, Durability::WriteCache);
         let quorum = Quorum::new(&cached.nodeset, &cached.replication);
         let mut digest = Digest::default();
-        digest.add(&cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        digest.add(&cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        add(&mut digest, &cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        add(&mut digest, &cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
         assert_eq!(digest.authority(quorum), Authority::None, "member 1 may have what member 0 lost");
-        digest.add(&cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        add(&mut digest, &cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         assert_eq!(digest.end(digest.authority(quorum)), Esn(2));
 
         let synced = entry(3, 3, 2, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        digest.add(&synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        add(&mut digest, &synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        add(&mut digest, &synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
         assert!(digest.authority(quorum).is_authoritative(), "what was acknowledged was synced");
     }
 
@@ -268,7 +281,7 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let end = EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true };
-        digest.add(&entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
+        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
         assert_eq!((digest.authority(quorum), digest.end(Authority::Complete)), (Authority::Complete, Esn(9)));
     }
 
@@ -276,8 +289,8 @@ mod tests {
     fn whole_copysets_need_no_repair() {
         let entry = entry(3, 2, 2, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
+        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         let whole: Vec<_> = digest.unsettled(Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
         assert_eq!(whole, [Some(MemberSet::first(2)), None]);
     }
@@ -286,8 +299,8 @@ mod tests {
     fn different_blocks_at_one_place_are_noticed() {
         let entry = entry(2, 2, 1, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
+        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
+        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
         assert_eq!(digest.conflict(), Some(Esn(1)));
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Repair {
     partition: PartitionUid,
     recoverer: Epoch,
     end: Esn,
+    /// That was used so far, by an earlier attempt too.
+    highest_wave: u32,
     waiting: VecDeque<BlockRepair>,
     active: BTreeMap<Esn, BlockRepair>,
     /// From which ESN on members lack copies that they should have.
@@ -69,13 +71,13 @@ struct BlockRepair {
 }
 
 impl BlockRepair {
-    fn new(held: HeldBlock) -> Self {
+    fn new(held: HeldBlock, wave: u32) -> Self {
         Self {
             held,
+            wave,
             payload: None,
             fetching_from: None,
             unreadable: MemberSet::EMPTY,
-            wave: 0,
             plan: Plan::default(),
             asked: MemberSet::EMPTY,
             done: MemberSet::EMPTY,
@@ -85,15 +87,19 @@ impl BlockRepair {
 }
 
 impl Repair {
-    /// Repairs these blocks of an epoch that is to end at `end`.
-    pub(crate) fn new(partition: PartitionUid, recoverer: Epoch, end: Esn, blocks: Vec<HeldBlock>) -> Self {
-        let waiting = blocks.into_iter().map(BlockRepair::new).collect();
+    /// Repairs these blocks of an epoch that is to end at `end`. `waves`: the highest of earlier attempts.
+    pub(crate) fn new(partition: PartitionUid, recoverer: Epoch, end: Esn, blocks: Vec<HeldBlock>, waves: u32) -> Self {
+        let waiting = blocks.into_iter().map(|held| BlockRepair::new(held, waves)).collect();
         let (active, missing, out) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { partition, recoverer, end, waiting, active, missing, out }
+        Self { partition, recoverer, end, highest_wave: waves, waiting, active, missing, out }
     }
 
     pub(crate) fn end(&self) -> Esn {
         self.end
+    }
+
+    pub(crate) fn highest_wave(&self) -> u32 {
+        self.highest_wave
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -131,6 +137,7 @@ impl Repair {
     fn advance(&mut self, mut block: BlockRepair, cx: &Context<'_>, rng: &mut Rng) {
         let quorum = Quorum::new(&cx.entry.nodeset, &cx.entry.replication);
         let whole = block.held.whole_copyset(cx.entry).filter(|members| quorum.is_fully_replicated(*members));
+        // What an earlier attempt did to placements, no answer tells: then every block is placed again.
         if block.wave == 0 && whole.is_some() {
             return;
         }
@@ -141,6 +148,7 @@ impl Repair {
         if let Some(plan) = plan(cx, block.held.holders(), rng) {
             if plan != block.plan {
                 block.wave += 1;
+                self.highest_wave = self.highest_wave.max(block.wave);
                 block.done = MemberSet::EMPTY;
                 block.plan = plan;
             }

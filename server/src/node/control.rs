@@ -53,6 +53,11 @@ impl ShardReaders {
         shards.values().map(|served| (served.shard, served.committer.reader())).collect()
     }
 
+    pub(crate) fn committers(&self) -> Vec<(ShardRef, Committer)> {
+        let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shards.values().map(|served| (served.shard, served.committer.clone())).collect()
+    }
+
     /// What each shard has counted.
     pub(crate) fn counters(&self) -> Vec<(ShardId, CounterValues)> {
         let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,8 @@ use dlog_metadata::Metadata;
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{NodeInfo, State};
 use dlog_proto::wire::Liveness;
-use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId};
-use tokio::sync::Notify;
+use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId, Time};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -37,6 +37,8 @@ pub(crate) struct Controller {
     outdated: BTreeSet<PartitionUid>,
     /// What was looked at last.
     looked: Option<Looked>,
+    /// See [`super::leases`].
+    lease_until: watch::Receiver<Time>,
 }
 
 /// As of when all partitions were looked at. While the candidates stay the same, only partitions that changed need another look.
@@ -61,6 +63,7 @@ impl Controller {
         metadata: Metadata,
         cores: Cores,
         forgotten: Arc<Notify>,
+        lease_until: watch::Receiver<Time>,
     ) -> Self {
         Self {
             node,
@@ -75,20 +78,29 @@ impl Controller {
             trimmed: HashMap::new(),
             outdated: BTreeSet::new(),
             looked: None,
+            lease_until,
         }
     }
 
     /// For ever.
     pub(crate) async fn run(mut self) {
         let (mut views, mut alive) = (self.metadata.views(), self.metadata.liveness_updates());
+        let mut leased_until = Time::ZERO;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Before the view: what the lease rests on is in it then.
+            let lease_until = *self.lease_until.borrow_and_update();
             let (view, liveness) = (views.borrow_and_update().clone(), alive.borrow_and_update().clone());
             self.look(&view, &liveness);
+            if lease_until > leased_until {
+                self.cores.tell_all(|| Input::Lease(lease_until));
+                leased_until = lease_until;
+            }
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 changed = alive.changed() => if changed.is_err() { return },
+                changed = self.lease_until.changed() => if changed.is_err() { return },
                 _ = tick.tick() => self.tick(&view),
             }
         }

@@ -14,6 +14,8 @@ mod core;
 mod heartbeats;
 mod introduction;
 mod kafka;
+mod leases;
+mod losses;
 mod metrics;
 mod peers;
 mod probe;
@@ -36,8 +38,8 @@ use dlog_proto::transport::{
     ConnectionClass, ConnectorConfig, ListenError, QuicConnector, QuicListener, TlsError, close_code,
 };
 use dlog_proto::wire::AliveNode;
-use dlog_proto::{NodeId, ProcessId, ShardId};
-use tokio::sync::{Notify, mpsc};
+use dlog_proto::{NodeId, ProcessId, ShardId, Time};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -47,6 +49,7 @@ use self::core::{CoreSetup, Cores, Input, Reach, Tails};
 use self::heartbeats::Heartbeats;
 use self::introduction::{Introduction, SOFTWARE};
 use self::kafka::{KafkaServer, NodeBroker};
+use self::losses::LossReporter;
 pub(crate) use self::metrics::NodeMetrics;
 use self::metrics::{CoreCounters, Sources};
 use self::peers::Peers;
@@ -295,7 +298,11 @@ impl Parts {
             Carrier { node, process, metadata: metadata.clone(), requests: requests.clone(), cores: cores.clone() };
         tasks.spawn(carrier.run(asks));
         let forgotten = Arc::new(Notify::new());
-        tasks.spawn(Controller::new(node, process, metadata.clone(), cores.clone(), forgotten.clone()).run());
+        let (lease, lease_until) = watch::channel(Time::ZERO);
+        tasks.spawn(leases::renew(metadata.clone(), lease));
+        let controller =
+            Controller::new(node, process, metadata.clone(), cores.clone(), forgotten.clone(), lease_until);
+        tasks.spawn(controller.run());
         let registrar = registrar.clone();
         tasks.spawn(async move {
             loop {
@@ -303,6 +310,8 @@ impl Parts {
                 registrar.register_again().await;
             }
         });
+        let (shards_of, requests_of) = (shards.clone(), requests.clone());
+        tasks.spawn(LossReporter { metadata: metadata.clone(), shards: shards_of, requests: requests_of }.run());
         tasks.spawn(Keeper { node, metadata: metadata.clone(), shards, cores, requests }.run());
         let (interval, stop) = (config.metadata.heartbeat_ms.duration(), stop.clone());
         tasks.spawn(Heartbeats { node, process, interval, metadata, peers, stop }.run());

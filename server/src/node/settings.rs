@@ -9,6 +9,7 @@ use dlog_proto::{NodeId, ProcessId};
 use dlog_sequencer::Settings;
 
 use super::NodeError;
+use super::leases::LEASE;
 use crate::config::{ByteSize, Config};
 use crate::data_dir::DataDir;
 
@@ -54,6 +55,7 @@ pub(super) fn sequencer_settings(config: &Config) -> Settings {
         batch_limits: BatchLimits { batch_len_max: bytes(config.limits.batch_bytes_max), ..defaults.batch_limits },
         block_len_target: bytes(config.limits.block_bytes),
         window_bytes_max: bytes(config.limits.append_window_bytes),
+        lease: Some(LEASE),
         ..defaults
     }
 }

@@ -92,7 +92,11 @@ impl ShardDir {
         ShardRegistration {
             index: self.shard.shard,
             incarnation: self.identity.map(|identity| identity.incarnation),
-            unclean: self.opened.as_ref().is_some_and(|(_, recovered)| recovered.lost_write_cache),
+            // Whatever lay in damage that is not on record may have been a block or a seal of an undecided epoch.
+            unclean: self
+                .opened
+                .as_ref()
+                .is_some_and(|(_, recovered)| recovered.lost_write_cache || !recovered.losses.is_empty()),
         }
     }
 

@@ -32,6 +32,7 @@ use crate::counters::CounterValues;
 use crate::engine::{CloseError, Engine};
 use crate::entry::{Entry, EntrySeq, Marks};
 use crate::read::Reader;
+use crate::recovery::Loss;
 use crate::shared::Shared;
 
 /// Told by the commit thread how far it is. Calls come in order; `upto` never falls.
@@ -145,10 +146,10 @@ impl Committer {
         self.shared.note_hint(partition, marks);
     }
 
-    /// Forgets the losses that [`Recovered`](crate::Recovered) told of, some time soon: what may be missing is on record
-    /// elsewhere. Until then every start tells of them.
-    pub fn forget_losses(&self) {
-        self.shared.ask_to_forget_losses();
+    /// Forgets these of the [losses](Reader::losses), some time soon: what may be missing is on record elsewhere. Until then
+    /// every start tells of them.
+    pub fn forget_losses(&self, losses: Vec<Loss>) {
+        self.shared.ask_to_forget_losses(losses);
         self.queue.wake_upkeep();
     }
 

@@ -76,8 +76,9 @@ impl UpkeepThread {
             self.upkeep.fill()?;
         }
         let with_log = &mut |job| on_commit_thread(&self.queue, job);
-        if self.shared.take_forget_losses() {
-            Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(with_log)?;
+        let known = self.shared.take_forget_losses();
+        if !known.is_empty() {
+            Reclaim::new(&self.shared, &mut self.upkeep).forget_losses(&known, with_log)?;
         }
         if reclaim {
             Reclaim::new(&self.shared, &mut self.upkeep).run(with_log)?;

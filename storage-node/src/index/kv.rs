@@ -42,7 +42,8 @@ pub trait Kv: Send + Sync + fmt::Debug {
 pub trait KvStore: fmt::Debug {
     /// Opens it, making an empty one if there is none.
     fn open(&self) -> Result<Arc<dyn Kv>, KvError>;
-    /// Moves whatever is there out of the way, so that the next [`open`](Self::open) makes an empty one. Deletes nothing.
+    /// Moves whatever is there out of the way, so that the next [`open`](Self::open) makes an empty one. It is kept until the
+    /// next one is set aside.
     fn set_aside(&self) -> io::Result<()>;
 }
 

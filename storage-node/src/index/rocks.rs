@@ -15,6 +15,9 @@ use rocksdb::{
 
 use super::kv::{Batch, Direction, Kv, KvError, KvStore, Visit};
 
+/// `index.set-aside-1`, and so on.
+const ASIDE_EXTENSION: &str = "set-aside-";
+
 /// How much memory a shard's index may take. What is idle takes a fraction of it.
 #[derive(Debug, Clone, Copy)]
 pub struct RocksConfig {
@@ -97,8 +100,33 @@ impl KvStore for RocksStore {
         if !self.path.try_exists()? {
             return Ok(());
         }
-        let free = (1..).map(|n| self.path.with_extension(format!("set-aside-{n}"))).find(|path| !path.exists());
-        std::fs::rename(&self.path, free.expect("numbers do not run out"))
+        let older = self.aside()?;
+        let number = older.iter().map(|(number, _)| number).max().map_or(1, |last| last.saturating_add(1));
+        std::fs::rename(&self.path, self.path.with_extension(format!("{ASIDE_EXTENSION}{number}")))?;
+        for (_, path) in older {
+            // It is of no use to the shard: if it cannot be removed, that is no reason not to start.
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %error, "an older index that was set aside cannot be removed");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RocksStore {
+    /// What was set aside before, by number.
+    fn aside(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut aside = Vec::new();
+        for entry in std::fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))? {
+            let path = entry?.path();
+            if path.file_stem() == self.path.file_stem()
+                && let Some(number) = path.extension().and_then(|extension| extension.to_str())
+                && let Some(number) = number.strip_prefix(ASIDE_EXTENSION).and_then(|number| number.parse().ok())
+            {
+                aside.push((number, path));
+            }
+        }
+        Ok(aside)
     }
 }
 
@@ -195,10 +223,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_is_kept() {
+    fn what_was_set_aside_last_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let store = RocksStore::new(dir.path(), RocksConfig::default());
-        for _ in 0..2 {
+        std::fs::create_dir(dir.path().join("index.set-aside-mine")).unwrap();
+        std::fs::write(dir.path().join("other.set-aside-1"), "").unwrap();
+        for _ in 0..3 {
             let kv = store.open().unwrap();
             assert_eq!(kv.get(b"a").unwrap(), None);
             put(&*kv, &[(b"a", Some(b"1"))]);
@@ -206,6 +236,11 @@ mod tests {
             store.set_aside().unwrap();
         }
         store.set_aside().unwrap();
-        assert!(dir.path().join("index.set-aside-1").exists() && dir.path().join("index.set-aside-2").exists());
+        let mut left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["index.set-aside-3", "index.set-aside-mine", "other.set-aside-1"]);
     }
 }

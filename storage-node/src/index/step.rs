@@ -247,8 +247,17 @@ impl<'k> Step<'k> {
         Ok(())
     }
 
+    /// Forgets a loss, unless it has become more since.
+    pub(crate) fn forget_loss(&mut self, begin: Position, end: u32) -> Result<(), KvError> {
+        let key = Table::Loss.place(begin);
+        if self.changes.get::<LossRow>(&key)?.is_some_and(|known| known.end <= end) {
+            self.changes.delete(key);
+        }
+        Ok(())
+    }
+
     /// Forgets losses.
-    pub(crate) fn forget_losses(&mut self, range: &Range<Key>) -> Result<(), KvError> {
+    fn forget_losses(&mut self, range: &Range<Key>) -> Result<(), KvError> {
         for (key, _) in self.changes.rows::<LossRow>(range)? {
             self.changes.delete(key);
         }

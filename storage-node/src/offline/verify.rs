@@ -275,7 +275,8 @@ impl SegmentFile {
 }
 
 fn describe(loss: &Loss, reader: &Reader) -> Result<Fault, VerifyError> {
-    let records = reader.lost_ranges(loss)?;
+    let lost = reader.lost_ranges(std::slice::from_ref(loss))?;
+    let records = lost.iter().flatten().map(|range| (range.partition, range.first, range.last)).collect();
     let is_whole = loss.begin.offset == 0;
     let what = if is_whole { "the segment is gone" } else { "data that was durable is damaged or gone" };
     let fault = Fault::new(FaultKind::Loss, what).file(&loss.begin.segment.file_name());

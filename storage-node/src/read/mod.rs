@@ -5,6 +5,7 @@
 
 mod cursor;
 mod frames;
+mod lost;
 mod producers;
 pub(crate) mod recent;
 mod retention;
@@ -17,13 +18,13 @@ use dlog_proto::{Epoch, Esn, Lsn, PartitionUid};
 
 use self::cursor::{Copies, Cursor, Step};
 use self::frames::Lying;
+pub use self::lost::LostRange;
 pub use self::retention::Retention;
 use self::view::{Amends, View};
 use crate::entry::{HeldBlock, Marks, PartitionImage, StoredBlock};
 use crate::index::kv::{Direction, Kv, KvError};
-use crate::index::schema::{AmendRow, LateRow, PartitionRow, Row, RunRow, Table, first_lsn, partition_of};
+use crate::index::schema::{RunRow, Table, first_lsn, partition_of};
 use crate::index::transaction::scan;
-use crate::recovery::{Loss, losses, shard_row};
 use crate::shared::Shared;
 
 /// Reads beside the writer. Cheap to clone; may be used on any thread; holds no lock while it waits for the disk.
@@ -336,60 +337,8 @@ impl Reader {
         Ok(partitions)
     }
 
-    /// What the index knows to have been in a lost part of the log: partitions and LSN ranges that may have lost blocks.
-    /// Goes through the whole index.
-    pub fn lost_ranges(&self, loss: &Loss) -> Result<Vec<(PartitionUid, Lsn, Lsn)>, ReadError> {
-        let runs = scan::<RunRow>(&self.shared.kv, &Table::Run.all(), Direction::Ascending, usize::MAX)?;
-        let hit =
-            |row: &RunRow| row.segment == loss.begin.segment && row.begin < loss.end && row.end > loss.begin.offset;
-        let range = |key: &[u8], row: &RunRow| {
-            let first = first_lsn(key)?;
-            Some((partition_of(key)?, first, Lsn::new(first.epoch(), row.last_esn)))
-        };
-        Ok(runs.iter().filter(|(_, row)| hit(row)).filter_map(|(key, row)| range(key, row)).collect())
-    }
-
-    /// Damage where the log was durable, as long as its segments are needed and until it is
-    /// [forgotten](crate::commit::Committer::forget_losses): what the start found, and what was found since.
-    pub fn losses(&self) -> Result<Vec<Loss>, ReadError> {
-        Ok(losses(&self.shared.kv)?)
-    }
-
-    /// Whether something that is needed lies in a part of the log. Goes through the whole index.
-    pub(crate) fn leads_to(&self, loss: &Loss) -> Result<bool, KvError> {
-        let hit = |segment, begin: u32, end: u32| {
-            segment == loss.begin.segment && begin < loss.end && end > loss.begin.offset
-        };
-        let (kv, mut found) = (&self.shared.kv, false);
-        for table in [Table::Run, Table::Quarantine] {
-            each::<RunRow>(kv, table, &mut |row| found |= hit(row.segment, row.begin, row.end))?;
-        }
-        each::<LateRow>(kv, Table::Late, &mut |row| {
-            found |= hit(row.position.segment, row.position.offset, row.position.offset + row.len);
-        })?;
-        each::<PartitionRow>(kv, Table::Partition, &mut |row| {
-            found |= row.meta_at.is_some_and(|at| hit(at.segment, at.offset, at.offset + 1));
-            found |= row
-                .snapshot
-                .is_some_and(|at| hit(at.position.segment, at.position.offset, at.position.offset + at.len));
-        })?;
-        // Which amend of a segment it is, the index does not say.
-        each::<AmendRow>(kv, Table::Amend, &mut |row| found |= row.segment == loss.begin.segment)?;
-        let shard = shard_row(kv)?.at;
-        Ok(found || hit(shard.segment, shard.offset, shard.offset + 1))
-    }
-
     /// Marks as they are known, the noted ones included.
     pub fn marks(&self, partition: PartitionUid) -> Result<Marks, ReadError> {
         Ok(View::new(&self.shared, partition, Lsn::MAX, Lsn::MAX, 0)?.marks)
     }
-}
-
-fn each<R: Row>(kv: &dyn Kv, table: Table, visit: &mut dyn FnMut(R)) -> Result<(), KvError> {
-    let (all, mut outcome) = (table.all(), Ok(()));
-    kv.scan(&all.start..&all.end, Direction::Ascending, &mut |_, value| {
-        outcome = R::decode(value).map(&mut *visit);
-        if outcome.is_err() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
-    })?;
-    outcome
 }

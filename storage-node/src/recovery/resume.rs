@@ -94,5 +94,8 @@ pub(crate) fn resume(
     if shared.segments.listed(None) != listed {
         log.append_segments(None).map_err(|error| io::Error::other(error.to_string()))?;
     }
+    let mut places = shared.segments.ids();
+    places.insert(0, SegmentId::default());
+    upkeep.scrub_behind(places[now_ms.rem_euclid(places.len() as i64) as usize]);
     Ok((log, upkeep))
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
 use super::entries::SegmentRanges;
+use super::filled::Filled;
 use super::header::SegmentHeader;
 use super::walk::Walk;
 use super::{Binding, SegmentId};
@@ -23,10 +23,8 @@ pub(crate) struct Segment {
     disk: Arc<dyn Disk>,
     /// Opened when it is needed for the first time.
     file: OnceLock<Box<dyn DiskFile>>,
-    /// Everything below was written at least once in the life of the file system's extents.
-    filled: AtomicU32,
-    /// Held while zeros are written at `filled`.
-    filling: Mutex<()>,
+    /// What was written at least once in the life of the file system's extents.
+    filled: Filled,
 }
 
 impl Segment {
@@ -38,8 +36,7 @@ impl Segment {
             len: header.len,
             disk,
             file: OnceLock::new(),
-            filled: AtomicU32::new(filled),
-            filling: Mutex::new(()),
+            filled: Filled::new(filled),
         }
     }
 
@@ -78,15 +75,12 @@ impl Segment {
 
     /// Must come before a write up to `end`: from now on no zeros are written below it.
     pub(crate) fn claim(&self, end: u32) {
-        if end > self.filled.load(Ordering::Acquire) {
-            let _no_zeros_are_under_way = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
-            self.filled.fetch_max(end.next_multiple_of(4096), Ordering::AcqRel);
-        }
+        self.filled.claim(end);
     }
 
     /// Whether less than up to `upto` was written or filled.
     pub(crate) fn needs_fill(&self, upto: u32) -> bool {
-        self.filled.load(Ordering::Acquire) < upto.min(self.len)
+        self.filled.is_below(upto.min(self.len))
     }
 
     /// Writes zeros and syncs them, one step at a time, up to `upto`: the first write into a fresh extent costs a sync of
@@ -96,22 +90,15 @@ impl Segment {
         const STEP_LEN: u32 = 1 << 20;
         static ZEROS: [u8; STEP_LEN as usize] = [0; STEP_LEN as usize];
         let upto = upto.next_multiple_of(4096).min(self.len);
-        if self.filled.load(Ordering::Acquire) >= upto {
+        if !self.filled.is_below(upto) {
             return Ok(());
         }
         let file = self.disk.open(&self.id.file_name())?;
-        loop {
-            let guard = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = self.filled.load(Ordering::Acquire);
-            if at >= upto {
-                return Ok(());
-            }
-            let step = STEP_LEN.min(upto - at);
-            file.write_at(at.into(), &[IoSlice::new(&ZEROS[..step as usize])])?;
-            self.filled.store(at + step, Ordering::Release);
-            drop(guard);
+        let zero = |at: u32, len: u32| file.write_at(at.into(), &[IoSlice::new(&ZEROS[..len as usize])]);
+        while self.filled.fill_step(upto, STEP_LEN, zero)? {
             file.sync()?;
         }
+        Ok(())
     }
 }
 
@@ -174,8 +161,8 @@ impl Segments {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
     }
 
-    pub(crate) fn forget_missing(&self) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub(crate) fn forget_missing(&self, segment: SegmentId) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
 
     /// What the log says that there should be, without one that is freed.

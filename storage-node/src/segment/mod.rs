@@ -21,6 +21,7 @@ use std::str::FromStr;
 pub(crate) mod encode;
 pub(crate) mod entries;
 pub(crate) mod file;
+mod filled;
 pub(crate) mod frame;
 pub(crate) mod header;
 pub(crate) mod walk;

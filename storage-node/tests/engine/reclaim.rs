@@ -122,7 +122,8 @@ fn losses_are_told_until_they_are_on_record() {
         }
     }
     let (mut engine, _) = machine.open();
-    engine.forget_losses().unwrap();
+    let losses = engine.reader().losses().unwrap();
+    engine.forget_losses(&losses).unwrap();
     drop(engine);
     machine.kill();
     assert!(machine.open().0.close().is_ok());

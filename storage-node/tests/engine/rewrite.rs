@@ -93,6 +93,20 @@ fn blocks_of_a_partition_come_to_lie_together() {
 }
 
 #[test]
+fn of_a_rewritten_segment_that_is_gone_it_is_known_what_it_held() {
+    let (machine, mut engine) = scattered();
+    while engine.rewrite().unwrap() {}
+    engine.close().unwrap();
+    machine.disk.remove("00000000000000000001.1.seg").unwrap();
+    machine.disk.sync_dir().unwrap();
+    let (engine, recovered) = machine.open();
+    let lost = engine.reader().lost_ranges(&recovered.losses).unwrap().concat();
+    let partitions: Vec<u64> = lost.iter().map(|range| range.partition.0).collect();
+    assert_eq!(partitions, [1, 2, 3], "{lost:?}");
+    assert!(lost.iter().all(|range| range.first == Lsn::new(Epoch(1), Esn(1)) && range.last.esn() < Esn(60)));
+}
+
+#[test]
 fn what_is_mostly_given_up_shrinks_and_goes_in_the_end() {
     let machine = Machine { config: EngineConfig { sort_below_bytes: 0, ..Machine::new().config }, ..Machine::new() };
     let (mut engine, _) = machine.open();

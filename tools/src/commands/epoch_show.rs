@@ -1,7 +1,8 @@
 //! `dlog epoch show`
 
 use dlog_client::Client;
-use dlog_proto::{EpochEntry, EpochTable, Lsn};
+use dlog_metadata::state::{MissingAt, MissingRange, UnderReplicated};
+use dlog_proto::{EpochEntry, EpochTable, Lsn, ShardId};
 use serde_json::{Map, Value, json};
 
 use crate::args::EpochShowArgs;
@@ -12,7 +13,30 @@ use crate::output::{print, print_json};
 
 pub(crate) async fn run(client: &Client, args: &EpochShowArgs) -> Result<(), Failure> {
     let table = client.epochs(&args.partition.log, args.partition.partition).await?;
-    if args.output.json { print_json(&to_json(&table)) } else { print(&to_text(&table)) }
+    let missing = client.under_replicated(&args.partition.log, args.partition.partition).await?;
+    let missing = Missing::all(&missing);
+    if args.output.json { print_json(&to_json(&table, &missing)) } else { print(&to_text(&table, &missing)) }
+}
+
+/// Records that a shard should have and has not.
+#[derive(Debug)]
+struct Missing {
+    shard: ShardId,
+    from: Lsn,
+    /// `None`: and all that come.
+    to: Option<Lsn>,
+}
+
+impl Missing {
+    fn all(missing: &UnderReplicated) -> Vec<Self> {
+        let of_shard = |(at, ranges): (&MissingAt, &[MissingRange])| {
+            let (shard, epoch) = (at.shard, at.epoch);
+            let lsn = move |esn| Lsn::new(epoch, esn);
+            let ranges = ranges.to_vec().into_iter();
+            ranges.map(move |range| Self { shard, from: lsn(range.from), to: range.to.map(lsn) })
+        };
+        missing.iter().flat_map(of_shard).collect()
+    }
 }
 
 fn end(entry: &EpochEntry) -> Option<Lsn> {
@@ -23,7 +47,7 @@ fn shards(entry: &EpochEntry) -> Vec<String> {
     entry.nodeset.members().iter().map(|member| member.shard.to_string()).collect()
 }
 
-fn to_text(table: &EpochTable) -> String {
+fn to_text(table: &EpochTable, missing: &[Missing]) -> String {
     let mut rows = Columns::new(["EPOCH", "SEQUENCER", ">BASE OFFSET", "END", ">COPIES", ">ACKS", "NODESET"]);
     for entry in &table.epochs {
         let quorum = entry.replication.quorum;
@@ -38,12 +62,25 @@ fn to_text(table: &EpochTable) -> String {
             shards(entry).join(" "),
         ]);
     }
-    rows.into_text()
+    let mut text = rows.into_text();
+    if !missing.is_empty() {
+        let mut rows = Columns::new(["LACKS COPIES", "FROM", "TO"]);
+        for Missing { shard, from, to } in missing {
+            let to = to.map_or_else(|| "now on".to_owned(), |to| to.to_string());
+            rows.row([shard.to_string(), from.to_string(), to]);
+        }
+        text.push('\n');
+        text.push_str(&rows.into_text());
+    }
+    text
 }
 
-fn to_json(table: &EpochTable) -> Value {
+fn to_json(table: &EpochTable, missing: &[Missing]) -> Value {
     let epochs: Vec<_> = table.epochs.iter().map(epoch_json).collect();
-    json!({ "epochs": epochs })
+    let missing = missing.iter().map(|Missing { shard, from, to }| {
+        json!({ "shard": shard.to_string(), "from": from.to_string(), "to": to.map(|to| to.to_string()) })
+    });
+    json!({ "epochs": epochs, "under_replicated": missing.collect::<Vec<_>>() })
 }
 
 fn epoch_json(entry: &EpochEntry) -> Value {
@@ -72,7 +109,7 @@ mod tests {
 
     use dlog_proto::{
         End, Epoch, Esn, Incarnation, Location, LogOffset, Member, NodeId, Nodeset, PartitionUid, ProcessId,
-        QuorumConfig, Replication, ShardId,
+        QuorumConfig, Replication,
     };
 
     use super::*;
@@ -98,6 +135,11 @@ mod tests {
         EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs }
     }
 
+    fn missing() -> [Missing; 2] {
+        let (shard, lsn) = (ShardId::new(3, 0), |epoch, esn| Lsn::new(Epoch(epoch), Esn(esn)));
+        [Missing { shard, from: lsn(1, 7), to: Some(lsn(1, 9)) }, Missing { shard, from: lsn(2, 4), to: None }]
+    }
+
     #[test]
     fn programs_get_exactly_this() {
         let replication = json!({
@@ -110,18 +152,27 @@ mod tests {
                 "replication": replication
             })
         };
-        let expected = json!({"epochs": [
-            epoch(1, json!(0), json!("e1n1234")), epoch(2, json!(1234), Value::Null), epoch(3, Value::Null, Value::Null)
-        ]});
-        assert_eq!(to_json(&table()), expected);
+        let epochs = [
+            epoch(1, json!(0), json!("e1n1234")),
+            epoch(2, json!(1234), Value::Null),
+            epoch(3, Value::Null, Value::Null),
+        ];
+        let under_replicated = [
+            json!({"shard": "n3s0", "from": "e1n7", "to": "e1n9"}),
+            json!({"shard": "n3s0", "from": "e2n4", "to": null}),
+        ];
+        let expected = json!({"epochs": epochs, "under_replicated": under_replicated});
+        assert_eq!(to_json(&table(), &missing()), expected);
     }
 
     #[test]
     fn people_see_what_is_not_certain() {
-        let text = to_text(&table());
+        let text = to_text(&table(), &missing());
         let row = |n: usize| text.lines().nth(n).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(row(1), "e1 n2 0 e1n1234 (not authoritative) 3 2 n1s0 n2s0 n3s0");
         assert_eq!(row(2), "e2 n2 1,234 - 3 2 n1s0 n2s0 n3s0");
         assert_eq!(row(3), "e3 n2 - - 3 2 n1s0 n2s0 n3s0");
+        assert_eq!((row(6), row(7)), ("n3s0 e1n7 e1n9".to_owned(), "n3s0 e2n4 now on".to_owned()));
+        assert!(!to_text(&table(), &[]).contains("LACKS"));
     }
 }

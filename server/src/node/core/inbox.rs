@@ -7,7 +7,7 @@ use dlog_metadata::state::NodeInfo;
 use dlog_proto::producer::ActiveProducer;
 use dlog_proto::transport::{Connection, LaneKind, LaneSender, QuicIncoming};
 use dlog_proto::wire::{Acks, AppendError, AppendOk, EpochEnd, Frame, Tail};
-use dlog_proto::{Epoch, EpochTable, Lsn, NodeId, PartitionUid, ShardId, ShardRef};
+use dlog_proto::{Epoch, EpochTable, Lsn, NodeId, PartitionUid, ShardId, ShardRef, Time};
 use dlog_storage_node::entry::PartitionImage;
 use dlog_storage_node::read::{Chunk, ReadError};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
     /// Whether this node should sequence these partitions.
     Assigned(Vec<(PartitionUid, bool)>),
+    /// See [`Host::handle_lease`](dlog_sequencer::Host::handle_lease).
+    Lease(Time),
     /// Begin new epochs of these, if they are sequenced here: their logs are replicated otherwise by now.
     Renew(Vec<PartitionUid>),
     /// Partitions of which another process has a later epoch.

@@ -180,6 +180,7 @@ impl Core {
             Input::Superseded(partitions) => {
                 partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }
+            Input::Lease(until) => host.handle_lease(until),
             Input::Renew(partitions) => partitions.into_iter().for_each(|partition| host.handle_renew(partition)),
             Input::Tick => {
                 self.counters.sequencers.store(host.sequencers().count() as u64, Ordering::Relaxed);
