@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-kafka cluster sim sim-bugs fuzz miri loom compat acceptance ci setup clean
+.PHONY: help run test check fix bench bench-kafka cluster sim sim-bugs chaos fuzz miri loom compat acceptance ci setup clean
 
 # C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
 ifneq ($(shell command -v ccache 2>/dev/null),)
@@ -53,6 +53,10 @@ sim: setup ## run the simulator, as in: make sim ARGS='--help'
 
 sim-bugs: setup ## see the simulator catch every bug that is put in on purpose
 	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc)
+
+chaos: setup ## get real nodes into trouble and judge what clients saw, as in: make chaos ARGS='failover --kills 100'
+	cargo build --release -p dlog
+	cargo run --release -p dlog-chaos -- $(or $(ARGS),run) --dlog $(DLOG)
 
 fuzz: setup ## feed decoders with damaged bytes, as in: make fuzz SECONDS_EACH=60
 	rustup toolchain install nightly --profile minimal

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ use crate::ports::free_addresses;
 
 /// How long a question may take before processes are looked at again.
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A process that was started a moment ago may not listen to signals yet, and then just ends.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// How a node's process is to be.
 #[derive(Debug, Clone)]
@@ -40,6 +43,7 @@ struct Node {
     real: SocketAddr,
     http: SocketAddr,
     child: Option<Child>,
+    started: Instant,
     is_stopped: bool,
 }
 
@@ -66,7 +70,7 @@ impl Cluster {
         let ports = free_addresses(3 * plan.nodes)?;
         let node = |at: &[SocketAddr]| {
             let real = if network.is_some() { at[1] } else { at[0] };
-            Node { advertised: at[0], real, http: at[2], child: None, is_stopped: false }
+            Node { advertised: at[0], real, http: at[2], child: None, started: Instant::now(), is_stopped: false }
         };
         let nodes = ports.chunks(3).map(node).collect();
         let mut cluster = Self { plan, nodes, network };
@@ -116,7 +120,7 @@ impl Cluster {
         })?;
         let process = child.id();
         let entry = &mut self.nodes[node - 1];
-        (entry.child, entry.is_stopped) = (Some(child), false);
+        (entry.child, entry.started, entry.is_stopped) = (Some(child), Instant::now(), false);
         let (advertised, real) = (entry.advertised, entry.real);
         match &mut self.network {
             Some(network) => network.open(node, process, advertised, real).await,
@@ -144,7 +148,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks the process to end in order, and waits until it has.
+    /// Asks the process to end in order, and waits until it has. How it ended, if it ran long enough to know how.
     pub(crate) async fn terminate(&mut self, node: usize) -> io::Result<Option<ExitStatus>> {
         const PATIENCE: Duration = Duration::from_secs(10);
         let Some(mut child) = self.nodes[node - 1].child.take() else { return Ok(None) };
@@ -155,7 +159,8 @@ impl Cluster {
                 if let Some(network) = &mut self.network {
                     network.close(node).await;
                 }
-                return Ok(Some(status));
+                let is_young = self.nodes[node - 1].started.elapsed() < YOUNG && status.signal().is_some();
+                return Ok(Some(status).filter(|_| !is_young));
             }
             sleep(Duration::from_millis(5)).await;
         }

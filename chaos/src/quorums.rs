@@ -1,5 +1,5 @@
 //! `dlog-chaos quorums`: with how many nodes down appends go on, by rule and on real processes. Every row of the table in
-//! docs/CHAOS.md is played: as many nodes are killed at once as appends can bear, then one more, when they must stand still; then nodes
+//! docs/OPERATIONS.md is played: as many nodes are killed at once as appends can bear, then one more, when they must stand still; then nodes
 //! come back one after the other until appends go on again.
 
 use std::time::Duration;

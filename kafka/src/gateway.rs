@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dlog_client::Client;
+use dlog_proto::clock::every;
 use dlog_proto::transport::Complaints;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -119,7 +120,7 @@ impl Gateway {
     /// Serves connections until the future is dropped, which closes them.
     pub async fn serve(&self, listener: TcpListener) {
         let mut tasks = JoinSet::new();
-        let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut upkeep = every(UPKEEP);
         loop {
             while tasks.try_join_next().is_some() {}
             let accepted = tokio::select! {

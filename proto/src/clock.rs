@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
 use crate::{Time, TimestampMs};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -21,7 +23,14 @@ pub fn now_ms() -> TimestampMs {
 /// Sleeps until `at`; for ever if there is no such time.
 pub async fn sleep_until(at: Option<Time>) {
     match at {
-        Some(at) => tokio::time::sleep(at.since(now())).await,
+        Some(at) => sleep(at.since(now())).await,
         None => std::future::pending().await,
     }
+}
+
+/// Ticks, the first at once. After a pause they do not catch up: the next comes a whole period after the one that was late.
+pub fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -37,6 +37,8 @@ enum Slot {
     Activating {
         waiting: Vec<AppendRequest>,
         waiting_bytes: usize,
+        /// The newest epoch of another process that was heard of since: if it is the later one, the epoch that comes is of no use.
+        superseded: Epoch,
     },
     Active(Box<PartitionSequencer>),
 }
@@ -100,12 +102,15 @@ impl Host {
     pub fn handle_assigned(&mut self, partition: PartitionUid, assigned: bool) {
         if !assigned {
             self.assigned.remove(&partition);
-            self.to_activate.remove(&partition);
+            // If it was not asked for yet, no answer will come.
+            if self.to_activate.remove(&partition) {
+                self.handle_not_activated(partition);
+            }
             return;
         }
         self.assigned.insert(partition);
         if let Entry::Vacant(slot) = self.slots.entry(partition) {
-            slot.insert(Slot::Activating { waiting: Vec::new(), waiting_bytes: 0 });
+            slot.insert(Slot::Activating { waiting: Vec::new(), waiting_bytes: 0, superseded: Epoch::ZERO });
             self.to_activate.insert(partition);
         }
     }
@@ -155,6 +160,13 @@ impl Host {
         table: Option<EpochTable>,
     ) {
         let Some(table) = table else { return self.handle_not_activated(partition) };
+        if let Some(Slot::Activating { superseded, .. }) = self.slots.get(&partition)
+            && table.newest().is_none_or(|given| given.epoch < *superseded)
+        {
+            self.handle_not_activated(partition);
+            let is_assigned_again = self.assigned.contains(&partition);
+            return self.handle_assigned(partition, is_assigned_again);
+        }
         let seed = self.rng.u64(..);
         let connected = |shard: ShardId| self.connected.contains(&shard);
         let mut sequencer = PartitionSequencer::new(table, self.settings.clone(), seed, now, connected);
@@ -200,9 +212,23 @@ impl Host {
         self.out.push_back(HostOutput::Partition { partition, epoch: Epoch::ZERO, output });
     }
 
-    /// A later epoch than any of this node's is known to exist.
+    /// A later epoch than any of this node's is known to exist. If the partition is still to be sequenced here, the node says so again.
     pub fn handle_superseded(&mut self, now: Time, partition: PartitionUid, by: Epoch) {
-        self.with(partition, |sequencer| sequencer.handle_superseded(now, by));
+        match self.slots.get_mut(&partition) {
+            Some(Slot::Active(sequencer)) => {
+                sequencer.handle_superseded(now, by);
+                drain(sequencer, &mut self.out);
+                // Not with the next pump: before that, the node may have said so.
+                if sequencer.preempted_by().is_some() {
+                    self.remove_preempted(partition);
+                }
+            }
+            Some(Slot::Activating { superseded, .. }) if *superseded < by => {
+                *superseded = by;
+                self.assigned.remove(&partition);
+            }
+            _ => {}
+        }
     }
 
     pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, partition: PartitionUid, request: AppendRequest) {
@@ -211,7 +237,7 @@ impl Host {
                 sequencer.handle_append(now, now_ms, request);
                 self.dirty.insert(partition);
             }
-            Some(Slot::Activating { waiting, waiting_bytes }) => {
+            Some(Slot::Activating { waiting, waiting_bytes, .. }) => {
                 *waiting_bytes += request.batch.len();
                 if *waiting_bytes <= self.settings.recovery_wait_bytes_max {
                     return waiting.push(request);
@@ -314,11 +340,17 @@ impl Host {
         drain(sequencer, &mut self.out);
         let (timeout, preempted) = (sequencer.next_timeout(), sequencer.preempted_by().is_some());
         self.set_timer(partition, timeout);
-        // Whoever was preempted is gone; if the partition is still to be sequenced here, the node says so again.
+        // If the partition is still to be sequenced here, the node says so again.
         if preempted {
-            self.slots.remove(&partition);
-            self.assigned.remove(&partition);
+            self.remove_preempted(partition);
         }
+    }
+
+    fn remove_preempted(&mut self, partition: PartitionUid) {
+        self.slots.remove(&partition);
+        self.assigned.remove(&partition);
+        self.dirty.remove(&partition);
+        self.set_timer(partition, None);
     }
 
     fn set_timer(&mut self, partition: PartitionUid, at: Option<Time>) {
@@ -344,5 +376,82 @@ fn drain(sequencer: &mut PartitionSequencer, out: &mut VecDeque<HostOutput>) {
     let (partition, epoch) = (sequencer.partition(), sequencer.epoch());
     while let Some(output) = sequencer.poll_output() {
         out.push_back(HostOutput::Partition { partition, epoch, output });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlog_proto::QuorumConfig;
+
+    use super::*;
+    use crate::traps::table;
+
+    const P: PartitionUid = PartitionUid(1);
+
+    /// Partitions for which epochs are asked after a round of inputs.
+    fn asked(host: &mut Host) -> Vec<PartitionUid> {
+        host.pump(Time::ZERO, 0);
+        let outputs = std::iter::from_fn(|| host.poll_output());
+        let asked = outputs.filter_map(|output| match output {
+            HostOutput::Activate(partitions) => Some(partitions),
+            HostOutput::Partition { .. } => None,
+        });
+        asked.flatten().collect()
+    }
+
+    fn host() -> Host {
+        Host::new(Arc::new(Settings::default()), 1)
+    }
+
+    fn give(host: &mut Host, newest: u32, ends: &[u32]) {
+        host.handle_activated(Time::ZERO, 0, P, Some(table(QuorumConfig::majority(3), newest, ends)));
+    }
+
+    #[test]
+    fn assigned_twice_in_a_round() {
+        let mut host = host();
+        for assigned in [true, false, true] {
+            host.handle_assigned(P, assigned);
+        }
+        assert_eq!(
+            asked(&mut host),
+            [P],
+            "what was taken back before it was asked for is asked for when it comes again"
+        );
+        host.handle_assigned(P, false);
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [], "the answer is on its way");
+    }
+
+    #[test]
+    fn superseded_and_assigned_again_in_a_round() {
+        let mut host = host();
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [P]);
+        give(&mut host, 1, &[]);
+        assert_eq!(asked(&mut host), []);
+        host.handle_superseded(Time::ZERO, P, Epoch(2));
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [P]);
+        give(&mut host, 3, &[0, 0]);
+        assert!(host.sequencer(P).is_some_and(|sequencer| sequencer.epoch() == Epoch(3)));
+        host.handle_superseded(Time::ZERO, P, Epoch(2));
+        assert!(host.sequencer(P).is_some(), "that is known");
+    }
+
+    #[test]
+    fn superseded_while_an_epoch_is_asked_for() {
+        let mut host = host();
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [P]);
+        host.handle_superseded(Time::ZERO, P, Epoch(3));
+        host.handle_assigned(P, true);
+        give(&mut host, 2, &[0]);
+        assert!(host.sequencer(P).is_none(), "that epoch is over already");
+        assert_eq!(asked(&mut host), [P], "so another one is asked for");
+
+        host.handle_superseded(Time::ZERO, P, Epoch(5));
+        give(&mut host, 4, &[0, 0, 0]);
+        assert_eq!((asked(&mut host), host.sequencer(P).is_none()), (Vec::new(), true), "it is another node's now");
     }
 }

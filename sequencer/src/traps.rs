@@ -23,7 +23,7 @@ use crate::settings::Settings;
 const MS: Duration = Duration::from_millis(1);
 
 /// A table of epochs 1 to `newest` on shards n1s0 to n3s0; `ends` of the first of them.
-fn table(quorum: QuorumConfig, newest: u32, ends: &[u32]) -> EpochTable {
+pub(crate) fn table(quorum: QuorumConfig, newest: u32, ends: &[u32]) -> EpochTable {
     let member = |node| Member {
         shard: ShardId::new(node, 0),
         incarnation: Incarnation(1),

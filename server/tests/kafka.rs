@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -108,6 +109,13 @@ impl Kafka {
         ResponseError::try_from_code(done.error_code).map_or(Ok(done.base_offset), Err)
     }
 
+    /// Goes to whoever leads the partition now.
+    fn follow(&mut self, name: &str, partition: i32) {
+        std::thread::sleep(Duration::from_millis(20));
+        let leader = self.leaders(name).remove(&partition).unwrap();
+        *self = Self::connect(&leader);
+    }
+
     /// As a producer does: what is refused for now is sent again.
     fn produce_patiently(&mut self, name: &str, partition: i32, batch: &Bytes) -> i64 {
         let deadline = Instant::now() + PATIENCE;
@@ -116,7 +124,7 @@ impl Kafka {
                 Ok(offset) => return offset,
                 Err(error) => assert!(error.is_retriable() && Instant::now() < deadline, "{error}"),
             }
-            std::thread::sleep(Duration::from_millis(20));
+            self.follow(name, partition);
         }
     }
 
@@ -155,7 +163,11 @@ impl Kafka {
         let (mut read, deadline) = (Vec::new(), Instant::now() + PATIENCE);
         while read.len() < count {
             let next = from + read.len() as i64;
-            read.extend(self.fetch(name, partition, next, max_bytes));
+            let fetched = self.fetch(name, partition, next, max_bytes);
+            if fetched.is_empty() {
+                self.follow(name, partition);
+            }
+            read.extend(fetched);
             assert!(Instant::now() < deadline, "partition {partition}: {} of {count} records came", read.len());
         }
         read
@@ -226,7 +238,10 @@ async fn producers_and_sizes_are_described() {
     let mut kafka = Kafka::connect(cluster.address(1));
     kafka.create("described", 2, 1);
     kafka.leaders("described");
-    let id = kafka.ask(4, &InitProducerIdRequest::default()).producer_id.0;
+    let mut init = InitProducerIdRequest::default();
+    init.transactional_id = None;
+    let id = kafka.ask(4, &init).producer_id.0;
+    assert!(id >= 0);
     for sequence in 0..3 {
         let stamp = ProducerStamp { id, epoch: 0, base_sequence: 2 * sequence };
         let batch = batch(&["x".repeat(1000), "y".repeat(1000)], Some(stamp));
@@ -354,7 +369,7 @@ async fn connections_and_requests_are_bounded() {
     let mut command = dlog();
     command.args(["--listen", &address, "--http", &free_address(), "--data-dir", dir.path().to_str().unwrap()]);
     command.args(["--limits-connections-max", &MOST.to_string()]);
-    let mut node = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut node = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(&address).is_err() {
         assert!(Instant::now() < deadline, "the node serves");

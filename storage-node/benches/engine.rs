@@ -14,7 +14,7 @@ use dlog_storage_node::entry::{Entry, PartitionMeta};
 use dlog_storage_node::index::memory::MemoryKv;
 use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 
-const GROUP: usize = 64;
+const GROUP: usize = 1000;
 
 fn open(dir: &std::path::Path) -> Engine {
     let identity = Identity { cluster: ClusterId(1), shard: ShardId::new(1, 0), incarnation: Incarnation(1) };
@@ -24,25 +24,29 @@ fn open(dir: &std::path::Path) -> Engine {
     Engine::open(config, disk, &MemoryKv::new(), identity, start).expect("an empty directory").0
 }
 
-/// Blocks of 1 KiB of one partition.
+/// Blocks of 1 KiB, dealt out to partitions in turn.
 struct Blocks {
-    next_esn: u32,
+    /// Per partition, from the first.
+    next_esn: Vec<u32>,
+    next: usize,
     body: Bytes,
 }
 
 impl Blocks {
-    fn new() -> Self {
-        Self { next_esn: 1, body: vec![7; 1024 - 64].into() }
+    fn new(partitions: usize) -> Self {
+        Self { next_esn: vec![1; partitions], next: 0, body: vec![7; 1024 - 64].into() }
     }
 
-    fn group(&mut self) -> Vec<Entry> {
-        (0..GROUP).map(|_| self.entry()).collect()
+    fn group(&mut self, len: usize) -> Vec<Entry> {
+        (0..len).map(|_| self.entry()).collect()
     }
 
     fn entry(&mut self) -> Entry {
-        let esn = self.next_esn;
-        self.next_esn += 1;
-        let mut builder = BlockBuilder::new(PartitionUid(1), Epoch(1), Esn(esn), i64::from(esn));
+        let partition = self.next;
+        self.next = (partition + 1) % self.next_esn.len();
+        let esn = self.next_esn[partition];
+        self.next_esn[partition] += 1;
+        let mut builder = BlockBuilder::new(PartitionUid(partition as u64 + 1), Epoch(1), Esn(esn), i64::from(esn));
         builder.push(&self.body, 1, (0, 0));
         let placement = Placement {
             version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 },
@@ -52,37 +56,45 @@ impl Blocks {
         };
         Entry::Block { placement, block: builder.finish() }
     }
+
+    /// Entries that give up all that was made so far.
+    fn trims(&self) -> Vec<Entry> {
+        let trim = |(at, next): (usize, &u32)| {
+            let trim = Lsn::new(Epoch(1), Esn(next - 1));
+            Entry::Partition(PartitionMeta { trim, ..PartitionMeta::new(PartitionUid(at as u64 + 1)) })
+        };
+        self.next_esn.iter().enumerate().map(trim).collect()
+    }
 }
 
 fn append(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut engine = open(dir.path());
-    let mut blocks = Blocks::new();
     let mut group = criterion.benchmark_group("append");
-    group.throughput(Throughput::Elements(GROUP as u64));
-    group.bench_function("64 blocks of 1 KiB, not synced", |bencher| {
-        bencher.iter_custom(|count| {
-            let mut time = Duration::ZERO;
-            for n in 1..=count {
-                let entries = blocks.group();
-                let begun = Instant::now();
-                engine.append(&entries).expect("there is room");
-                time += begun.elapsed();
-                if n % 1000 == 0 {
-                    start_over(&mut engine, Esn(blocks.next_esn - 1));
+    group.throughput(Throughput::Elements(GROUP as u64)).sample_size(20).measurement_time(Duration::from_secs(5));
+    for partitions in [1, 1000] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut engine = open(dir.path());
+        let mut blocks = Blocks::new(partitions);
+        group.bench_function(format!("1000 blocks of 1 KiB, {partitions} partitions, not synced"), |bencher| {
+            bencher.iter_custom(|count| {
+                let mut time = Duration::ZERO;
+                for n in 1..=count {
+                    let entries = blocks.group(GROUP);
+                    let begun = Instant::now();
+                    engine.append(&entries).expect("there is room");
+                    time += begun.elapsed();
+                    if n % 64 == 0 || n == count {
+                        start_over(&mut engine, &blocks);
+                    }
                 }
-            }
-            start_over(&mut engine, Esn(blocks.next_esn - 1));
-            time
+                time
+            });
         });
-    });
+    }
 }
 
 /// Gives up what was written: its space is used again, and nothing waits to be indexed.
-fn start_over(engine: &mut Engine, last: Esn) {
-    let trim = Lsn::new(Epoch(1), last);
-    let meta = PartitionMeta { trim, ..PartitionMeta::new(PartitionUid(1)) };
-    engine.append(&[Entry::Partition(meta)]).expect("there is room");
+fn start_over(engine: &mut Engine, blocks: &Blocks) {
+    engine.append(&blocks.trims()).expect("there is room");
     engine.sync().expect("the disk is well");
     engine.upkeep(0).expect("the disk is well");
     engine.reclaim().expect("the disk is well");
@@ -91,15 +103,15 @@ fn start_over(engine: &mut Engine, last: Esn) {
 fn read(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut engine = open(dir.path());
-    let mut blocks = Blocks::new();
+    let mut blocks = Blocks::new(1);
     for _ in 0..512 {
-        engine.append(&blocks.group()).expect("there is room");
+        engine.append(&blocks.group(64)).expect("there is room");
     }
     engine.sync().expect("the disk is well");
     engine.upkeep(0).expect("the disk is well");
     let reader = engine.reader();
     let mut group = criterion.benchmark_group("read");
-    group.throughput(Throughput::Bytes(1 << 20));
+    group.throughput(Throughput::Bytes(1 << 20)).sample_size(20).measurement_time(Duration::from_secs(5));
     group.bench_function("1 MiB of blocks of 1 KiB, from the page cache", |bencher| {
         bencher
             .iter(|| black_box(reader.read(PartitionUid(1), Lsn::ZERO, Lsn::MAX, 1 << 20).expect("the index is good")));

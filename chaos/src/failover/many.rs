@@ -9,7 +9,7 @@ use dlog_client::{AppendOptions, Appended, Appender, Client, Record};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::{LogId, NodeId, PartitionId};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{FAILOVER_PATIENCE, Measured, NODES, SERVE_PATIENCE, Victim};
 use crate::cluster::{Cluster, Plan};
@@ -54,15 +54,24 @@ pub(super) async fn measure(place: &Place, partitions: usize) -> Result<Measured
 
 /// Restarts the heavy node if it leads the metadata tier.
 async fn let_another_lead(cluster: &mut Cluster, client: &Client) -> Result<(), String> {
-    loop {
-        let leader = client.cluster_linearizable().await.map_err(|error| error.to_string())?.leader;
-        if leader.is_some_and(|leader| usize::from(leader.0) != HEAVY) {
-            return Ok(());
-        }
-        cluster.terminate(HEAVY).await.map_err(|error| error.to_string())?;
-        cluster.start_node(HEAVY).await.map_err(|error| error.to_string())?;
-        cluster.serves(client, SERVE_PATIENCE).await?;
+    if leader(client).await? != Some(HEAVY) {
+        return Ok(());
     }
+    cluster.kill(HEAVY, false).await.map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + SERVE_PATIENCE;
+    while leader(client).await?.is_none_or(|leader| leader == HEAVY) {
+        if Instant::now() > deadline {
+            return Err("no other node leads the metadata tier".to_owned());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    cluster.start_node(HEAVY).await.map_err(|error| error.to_string())?;
+    cluster.serves(client, SERVE_PATIENCE).await
+}
+
+async fn leader(client: &Client) -> Result<Option<usize>, String> {
+    let cluster = client.cluster_linearizable().await.map_err(|error| error.to_string())?;
+    Ok(cluster.leader.map(|leader| usize::from(leader.0)))
 }
 
 async fn sequenced_by_heavy(client: &Client, log: &LogId) -> Result<Vec<PartitionId>, String> {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use dlog_client::{Ack, AppendOptions, Appender, Client, Record};
 use dlog_metadata::state::LogAttributes;
+use dlog_proto::clock::every;
 use dlog_proto::{Epoch, LogId, NodeId, PartitionId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{FAILOVER_PATIENCE, Measured, NODES, SERVE_PATIENCE, Victim};
 use crate::cluster::Cluster;
@@ -117,8 +118,7 @@ fn append_at(
 ) -> JoinHandle<Result<(), String>> {
     let (sent, mut acks) = mpsc::unbounded_channel();
     let appending = tokio::spawn(async move {
-        let mut pace = interval(Duration::from_secs(1) / rate);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = every(Duration::from_secs(1) / rate);
         while !*stopped.borrow() {
             pace.tick().await;
             let _ = sent.send(append(&appender, partition).await?);

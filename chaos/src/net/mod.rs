@@ -13,6 +13,8 @@
 pub(crate) mod fault;
 mod forwarder;
 mod owner;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dlog_client::{Ack, AppendFailure, AppendOptions, Appended, Appender, Client, Record};
 use dlog_proto::PartitionId;
+use dlog_proto::clock::every;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{EVENTS_MAX, Phase, Shared, record};
 use crate::history::{Append, Outcome, RecordId};
@@ -47,8 +47,7 @@ impl Writer {
             waiting.spawn(note_outcomes(self.shared.clone(), on_their_way));
             keys.push((0, sent));
         }
-        let mut pace = interval(self.pace);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = every(self.pace);
         let mut rng = fastrand::Rng::with_seed(self.shared.seed ^ u64::from(self.number));
         while !self.shared.is(Phase::Drain) {
             pace.tick().await;

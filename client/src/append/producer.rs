@@ -23,6 +23,9 @@ use crate::directory::{Directory, NodeAddress};
 use crate::error::ClientError;
 use dlog_proto::clock::{now, now_ms, sleep_until};
 
+/// How often servers are asked whether they have heard of another sequencer, while the metadata tier is asked.
+const LISTEN_EVERY: Duration = Duration::from_millis(25);
+
 /// How appends are made.
 #[derive(Debug, Clone)]
 pub struct AppendOptions {
@@ -371,11 +374,26 @@ impl Producer {
         let is_first = self.inquiries == 0;
         self.inquiries = self.inquiries.saturating_add(1);
         self.inquiry = Some(Box::pin(async move {
+            let has_moved = |(_, node): &Claim| node.process != process;
             let local = claim(&directory, partition, newest).await.ok().flatten();
-            if is_first || local.as_ref().is_some_and(|(_, node)| node.process != process) {
+            if is_first || local.as_ref().is_some_and(has_moved) {
                 return local;
             }
-            directory.certain_sequencer(partition).await
+            // Without a leader nothing is certain, and its successor names the new sequencer to all soon.
+            let heard = async {
+                loop {
+                    sleep_until(Some(now() + LISTEN_EVERY)).await;
+                    if let Ok(Some(claim)) = claim(&directory, partition, newest).await
+                        && has_moved(&claim)
+                    {
+                        return Some(claim);
+                    }
+                }
+            };
+            tokio::select! {
+                certain = directory.certain_sequencer(partition) => certain,
+                heard = heard => heard,
+            }
         }));
     }
 

@@ -458,8 +458,9 @@ impl<'a> Serving<'a> {
                 changes.iter().for_each(|change| batch.put(change));
                 batch.writes += 1;
             }
-            self.bytes += batch.bytes;
-            self.in_flight.extend(batch.finish());
+            let (batches, bytes) = batch.finish();
+            self.bytes += bytes;
+            self.in_flight.extend(batches);
         }
         let due = self.bytes > self.task.settings.snapshot_bytes.max(2 * self.snapshot_len);
         if due && self.snapshot == Snapshot::None && self.in_flight.len() < IN_FLIGHT_MAX {
@@ -476,8 +477,8 @@ impl<'a> Serving<'a> {
         }
         let mut batch = Batcher::new(self.task);
         self.coordinator.snapshot().iter().for_each(|change| batch.put(change));
-        (self.snapshot_len, self.bytes) = (batch.bytes, 0);
-        let mut batches = batch.finish();
+        let (mut batches, bytes) = batch.finish();
+        (self.snapshot_len, self.bytes) = (bytes, 0);
         if let Some(first) = batches.first_mut() {
             first.snapshot_begins = true;
         }
@@ -536,10 +537,11 @@ impl<'a> Batcher<'a> {
         self.appended.push(InFlight { stored, writes, snapshot_begins: false, snapshot_ends: false });
     }
 
-    fn finish(mut self) -> Vec<InFlight> {
+    /// The batches, and how long they are together.
+    fn finish(mut self) -> (Vec<InFlight>, u64) {
         if !self.builder.is_empty() {
             self.close(self.writes);
         }
-        self.appended
+        (self.appended, self.bytes)
     }
 }

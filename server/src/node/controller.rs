@@ -7,11 +7,11 @@ use std::time::Duration;
 use dlog_metadata::Metadata;
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{NodeInfo, State};
+use dlog_proto::clock::every;
 use dlog_proto::wire::Liveness;
 use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId, Time};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::core::{Cores, Input};
 use super::probe;
@@ -86,8 +86,7 @@ impl Controller {
     pub(crate) async fn run(mut self) {
         let (mut views, mut alive) = (self.metadata.views(), self.metadata.liveness_updates());
         let mut leased_until = Time::ZERO;
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = every(TICK);
         loop {
             // Before the view: what the lease rests on is in it then.
             let lease_until = *self.lease_until.borrow_and_update();

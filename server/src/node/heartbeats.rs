@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_metadata::Metadata;
+use dlog_proto::clock::every;
 use dlog_proto::transport::{Lane, LaneKind};
 use dlog_proto::wire::{Heartbeat, Liveness, Message, Payload};
 use dlog_proto::{NodeId, ProcessId};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::peers::Peers;
 use crate::signals::Stop;
@@ -58,8 +59,7 @@ impl Heartbeats {
     /// Until the lane ends, the other side refuses, or somebody else leads.
     async fn beat(&self, leader: NodeId, lane: Lane) {
         let (tx, mut rx) = lane.split();
-        let mut beats = interval(self.interval);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = every(self.interval);
         loop {
             tokio::select! {
                 _ = beats.tick() => {

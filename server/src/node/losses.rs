@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use dlog_metadata::Metadata;
 use dlog_metadata::state::{RecordUnderReplicated, UnderReplicatedChange, UnderReplicatedError, UnderReplicatedItem};
+use dlog_proto::clock::every;
 use dlog_proto::{ShardId, ShardRef};
 use dlog_storage_node::Loss;
 use dlog_storage_node::commit::Committer;
 use dlog_storage_node::read::{LostRange, ReadError};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::control::ShardReaders;
 use super::proposer::Requests;
@@ -46,8 +47,7 @@ impl LossReporter {
     /// For ever.
     pub(crate) async fn run(self) {
         let mut waiting = Waiting::new();
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = every(EVERY);
         loop {
             ticks.tick().await;
             for (shard, committer) in self.shards.committers() {

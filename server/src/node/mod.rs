@@ -282,6 +282,7 @@ impl Parts {
                 core.tell(Input::Shard(Box::new(shard)));
             }
         }
+        self.cores.tell_all(|| Input::AllShards);
     }
 
     /// What goes on as long as the node serves.

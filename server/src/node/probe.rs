@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use dlog_metadata::Metadata;
+use dlog_proto::clock::every;
 use dlog_proto::transport::HostPort;
 use dlog_proto::{NodeId, ProcessId};
 use tokio::net::UdpSocket;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use crate::address::resolve;
 
@@ -43,8 +44,7 @@ async fn until_refused(address: &str) -> io::Result<()> {
         if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(to).await?;
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = every(EVERY);
     let mut ignored = [0; 64];
     loop {
         let probed = tokio::select! {

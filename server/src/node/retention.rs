@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use dlog_metadata::Metadata;
 use dlog_metadata::state::{LogInfo, State, Trim, TrimItem};
-use dlog_proto::clock::now_ms;
+use dlog_proto::clock::{every, now_ms};
 use dlog_proto::wire::Liveness;
 use dlog_proto::{Lsn, NodeId, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::read::{Reader, Retention};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::ShardReaders;
 use super::core::{Cores, Input};
@@ -46,8 +45,7 @@ impl Keeper {
     /// For ever.
     pub(crate) async fn run(self) {
         let mut erased = HashSet::new();
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = every(EVERY);
         loop {
             ticks.tick().await;
             let (view, liveness) = (self.metadata.view(), self.metadata.liveness());

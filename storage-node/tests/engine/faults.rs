@@ -200,10 +200,7 @@ fn a_missing_segment_is_a_loss_with_and_without_an_index() {
             let (silent, damaged) = compare(&engine.reader(), &truth);
             let reported = !recovered.losses.is_empty();
             assert!(reported || (silent, damaged) == (0, 0), "{name} {without_index}: {silent} {damaged}");
-            if reported
-                && recovered.index_rebuilt.is_none()
-                && !without_index
-            {
+            if reported && recovered.index_rebuilt.is_none() && !without_index {
                 assert!(silent == 0 && damaged > 0, "{name}: the index knows what was there");
                 assert!(!engine.reader().lost_ranges(&recovered.losses[..1]).unwrap()[0].is_empty());
             }

@@ -70,6 +70,8 @@ pub(crate) enum Input {
     /// Partitions of logs that were deleted for good.
     Erase(Vec<PartitionUid>),
     Shard(Box<NewShard>),
+    /// All shards of this node have been handed over.
+    AllShards,
     /// The shard's commit thread has something to tell.
     ShardProgress(ShardId),
     Loaded {

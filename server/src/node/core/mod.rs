@@ -92,6 +92,8 @@ struct Core {
     links: Links,
     sequencing: Sequencing,
     shards: BTreeMap<ShardId, LocalShard>,
+    /// Until then others may know of shards that are not here yet.
+    has_all_shards: bool,
     stop: Option<oneshot::Sender<()>>,
     counters: Arc<CoreCounters>,
 }
@@ -112,6 +114,7 @@ impl Core {
                 counters.clone(),
             ),
             shards: BTreeMap::new(),
+            has_all_shards: false,
             stop: None,
             me,
             counters,
@@ -150,6 +153,8 @@ impl Core {
             Input::Connected(connection) => {
                 spawn_local(lanes::serve(connection, self.me.clone()));
             }
+            // What is stored on a shard that is not here yet would never be answered: the other side comes again.
+            Input::LaneOpened { kind: LaneKind::Store, tx, .. } if !self.has_all_shards => tx.finish(),
             Input::LaneOpened { lane, kind, is_node, tx } => {
                 self.lanes.insert(lane, OpenLane { kind, is_node, tx });
             }
@@ -200,6 +205,7 @@ impl Core {
             Input::MissingRecorded(items) => items
                 .into_iter()
                 .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
+            Input::AllShards => self.has_all_shards = true,
             Input::Shard(new) => {
                 let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone());
                 self.shards.insert(shard.id(), shard);
