@@ -15,8 +15,8 @@ endif
 endif
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-# Of the storage engine: what does not need a real disk or many threads.
-MIRI_TESTS := segment:: index:: marker:: read::recent space:: entry
+# Of the storage engine: what needs neither a disk nor long.
+MIRI_TESTS := segment::entries segment::header index::key index::digest index::transaction index::schema marker:: read::recent
 DLOG := $(TARGET_DIR)/release/dlog
 
 help: ## list what can be done

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use dlog_client::{Client, ClientOptions, OpenError};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::net::Network;
@@ -214,13 +216,16 @@ impl Cluster {
         Client::new(ClientOptions { servers, software: "dlog-chaos".to_owned(), ..ClientOptions::default() })
     }
 
-    /// Waits until all nodes that run are alive in the eyes of the metadata tier; else what is missing.
+    /// Waits until all nodes that run are ready, and alive in the eyes of the metadata tier; else what is missing.
     pub(crate) async fn serves(&mut self, client: &Client, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
         loop {
             let due = (1..=self.len()).filter(|node| self.is_running(*node)).count();
             let missing = match tokio::time::timeout(ASK_PATIENCE, client.cluster_linearizable()).await {
-                Ok(Ok(cluster)) if cluster.alive.len() >= due => return Ok(()),
+                Ok(Ok(cluster)) if cluster.alive.len() >= due => match self.not_ready().await {
+                    None => return Ok(()),
+                    Some(node) => format!("n{node} is not ready"),
+                },
                 Ok(Ok(cluster)) => format!("{} of {due} nodes are alive", cluster.alive.len()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the metadata tier does not answer".to_owned(),
@@ -234,6 +239,27 @@ impl Cluster {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+impl Cluster {
+    /// A node that runs and does not serve yet: a process is alive in the eyes of others as soon as it has registered.
+    async fn not_ready(&self) -> Option<usize> {
+        for (node, entry) in (1..).zip(&self.nodes).filter(|(_, entry)| entry.child.is_some()) {
+            let ready = tokio::time::timeout(ASK_PATIENCE, is_ready(entry.http)).await;
+            if !matches!(ready, Ok(Ok(true))) {
+                return Some(node);
+            }
+        }
+        None
+    }
+}
+
+async fn is_ready(http: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(http).await?;
+    stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    Ok(status == *b"HTTP/1.1 200")
 }
 
 impl Drop for Cluster {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dlog_client::{AppendOptions, Appender, Client};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::{LogId, PartitionId};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::place::{Place, PlaceArgs};
@@ -16,6 +16,8 @@ use crate::table::table;
 const SERVE_PATIENCE: Duration = Duration::from_secs(30);
 /// Within it an append is acknowledged where appends go on.
 const GOES_ON: Duration = Duration::from_secs(10);
+/// How long all nodes live before some are killed.
+const SETTLED: Duration = Duration::from_secs(1);
 /// So long an append is not acknowledged where they stand still.
 const STANDS_STILL: Duration = Duration::from_secs(3);
 
@@ -136,6 +138,8 @@ async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
         if !goes_on(&appender, GOES_ON).await? {
             return Err(format!("appends stand still though all nodes live: {}", trouble(&appender)));
         }
+        // What nodes know of each other when no metadata leader is left is what they have heard by now.
+        sleep(SETTLED).await;
         victims = choose(row, down, &client, &log).await?;
         if count > victims.len() {
             // Everybody but the sequencer may be gone.

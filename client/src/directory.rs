@@ -27,10 +27,11 @@ const NEXT_SERVER: Duration = Duration::from_millis(30);
 /// Pause before a question that got a transient error is asked again; doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// Appenders that ask the metadata tier at the same time who sequences, while something is wrong.
-const CERTAIN_AT_ONCE: usize = 8;
-/// How long such a question may keep them from asking servers what they have heard.
-const CERTAIN_PATIENCE: Duration = Duration::from_millis(200);
+/// Appenders that look for their sequencers at the same time.
+const LOOKING_MAX: usize = 8;
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often servers are asked meanwhile what they have heard.
+const LISTEN_EVERY: Duration = Duration::from_millis(25);
 
 /// A node, as clients need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(crate) struct Directory {
     controls: Mutex<HashMap<HostPort, Control>>,
     requests: RequestIds,
     timeout: Duration,
-    certain: Semaphore,
+    looking: Semaphore,
 }
 
 /// Ids for this process's commands.
@@ -63,8 +64,8 @@ struct RequestIds {
 impl Directory {
     pub(crate) fn new(pool: Arc<Pool>, servers: Vec<HostPort>, timeout: Duration) -> Self {
         let requests = RequestIds { process: ProcessId::random(), next: 1.into() };
-        let certain = Semaphore::new(CERTAIN_AT_ONCE);
-        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout, certain }
+        let looking = Semaphore::new(LOOKING_MAX);
+        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout, looking }
     }
 
     fn servers(&self) -> Vec<HostPort> {
@@ -293,12 +294,37 @@ impl Directory {
         Ok(node.map(|node| (newest.epoch, node)))
     }
 
-    /// As [`Self::sequencer_at`], as the metadata tier knows it now; `None` if that cannot be told soon, or many ask at the same
-    /// time.
-    pub(crate) async fn certain_sequencer(self: &Arc<Self>, partition: PartitionUid) -> Option<(Epoch, NodeAddress)> {
-        let _turn = self.certain.try_acquire().ok()?;
-        let asked = self.sequencer_at(partition, Freshness::Linearizable);
-        timeout(CERTAIN_PATIENCE, asked).await.ok()?.ok()?
+    /// Looks for a sequencer of a partition who is news: asks the metadata tier, for a server may be cut off, and listens to servers for a
+    /// while, for a new metadata leader takes the dead for living at first. `None` if none is found, or many look at the same time.
+    pub(crate) async fn look_for_sequencer(
+        self: &Arc<Self>,
+        partition: PartitionUid,
+        is_news: impl Fn(&(Epoch, NodeAddress)) -> bool,
+    ) -> Option<(Epoch, NodeAddress)> {
+        let _turn = self.looking.try_acquire().ok()?;
+        let certain = async {
+            match self.sequencer_at(partition, Freshness::Linearizable).await {
+                Ok(Some(claim)) if is_news(&claim) => claim,
+                _ => std::future::pending().await,
+            }
+        };
+        let heard = async {
+            loop {
+                sleep(LISTEN_EVERY).await;
+                if let Ok(Some(claim)) = self.sequencer_at(partition, Freshness::Local).await
+                    && is_news(&claim)
+                {
+                    return claim;
+                }
+            }
+        };
+        let found = async {
+            tokio::select! {
+                certain = certain => certain,
+                heard = heard => heard,
+            }
+        };
+        timeout(LOOK_PATIENCE, found).await.ok()
     }
 
     /// A data connection to this core of a node.

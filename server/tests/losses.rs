@@ -87,7 +87,7 @@ async fn damage_at_rest_is_found_and_on_record_until_nobody_needs_it() {
     assert!(lsns.contains(&from) && lsns.contains(&to) && to.0 - from.0 < 10, "{from} to {to} of {lsns:?}");
     let shown = cluster.run(&["epoch", "show", "demo/losses/0", "--json"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains(&format!("\"from\":\"{from}\"")), "{shown}");
+    assert!(shown.contains(&format!("\"from\": \"{from}\"")), "{shown}");
 
     // Once it is on record it is not noted here any more.
     while !cluster.log(1).contains("on record as under-replicated") {

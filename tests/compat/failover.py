@@ -14,7 +14,7 @@ import time
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-DLOG, BASE = os.path.realpath(sys.argv[1]), int(os.environ.get("COMPAT_PORT", 29592))
+DLOG, BASE = os.path.realpath(sys.argv[1]), int(os.environ.get("COMPAT_PORT", 29492)) + 100
 SECONDS, PARTITIONS = 24, 6
 WORK = tempfile.mkdtemp()
 PORTS = {node: BASE + node - 1 for node in (1, 2, 3)}

@@ -23,9 +23,6 @@ use crate::directory::{Directory, NodeAddress};
 use crate::error::ClientError;
 use dlog_proto::clock::{now, now_ms, sleep_until};
 
-/// How often servers are asked whether they have heard of another sequencer, while the metadata tier is asked.
-const LISTEN_EVERY: Duration = Duration::from_millis(25);
-
 /// How appends are made.
 #[derive(Debug, Clone)]
 pub struct AppendOptions {
@@ -379,21 +376,7 @@ impl Producer {
             if is_first || local.as_ref().is_some_and(has_moved) {
                 return local;
             }
-            // Without a leader nothing is certain, and its successor names the new sequencer to all soon.
-            let heard = async {
-                loop {
-                    sleep_until(Some(now() + LISTEN_EVERY)).await;
-                    if let Ok(Some(claim)) = claim(&directory, partition, newest).await
-                        && has_moved(&claim)
-                    {
-                        return Some(claim);
-                    }
-                }
-            };
-            tokio::select! {
-                certain = directory.certain_sequencer(partition) => certain,
-                heard = heard => heard,
-            }
+            directory.look_for_sequencer(partition, has_moved).await
         }));
     }
 

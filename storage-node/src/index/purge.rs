@@ -80,11 +80,11 @@ impl Step<'_> {
                 self.quarantine_straddler(partition, last)?;
             }
             for (key, run) in self.changes.rows::<RunRow>(&beyond(Table::Run))? {
-                self.changes.delete(key.clone());
+                self.changes.delete(key);
                 self.drop_beyond(partition, lsn_of(&key), run, end)?;
             }
             for (key, late) in self.changes.rows::<LateRow>(&beyond(Table::Late))? {
-                self.changes.delete(key.clone());
+                self.changes.delete(key);
                 self.drop_beyond(partition, lsn_of(&key), late.to_run_row(), end)?;
             }
             for (key, amend) in self.changes.rows::<AmendRow>(&beyond(Table::Amend))? {

@@ -117,7 +117,7 @@ impl RocksStore {
     /// What was set aside before, by number.
     fn aside(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let mut aside = Vec::new();
-        for entry in std::fs::read_dir(self.path.parent().unwrap_or(Path::new(".")))? {
+        for entry in std::fs::read_dir(self.path.parent().unwrap_or_else(|| Path::new(".")))? {
             let path = entry?.path();
             if path.file_stem() == self.path.file_stem()
                 && let Some(number) = path.extension().and_then(|extension| extension.to_str())

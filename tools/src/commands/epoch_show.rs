@@ -1,7 +1,7 @@
 //! `dlog epoch show`
 
 use dlog_client::Client;
-use dlog_metadata::state::{MissingAt, MissingRange, UnderReplicated};
+use dlog_metadata::state::{MissingAt, UnderReplicated};
 use dlog_proto::{EpochEntry, EpochTable, Lsn, ShardId};
 use serde_json::{Map, Value, json};
 
@@ -29,13 +29,12 @@ struct Missing {
 
 impl Missing {
     fn all(missing: &UnderReplicated) -> Vec<Self> {
-        let of_shard = |(at, ranges): (&MissingAt, &[MissingRange])| {
-            let (shard, epoch) = (at.shard, at.epoch);
-            let lsn = move |esn| Lsn::new(epoch, esn);
-            let ranges = ranges.to_vec().into_iter();
-            ranges.map(move |range| Self { shard, from: lsn(range.from), to: range.to.map(lsn) })
-        };
-        missing.iter().flat_map(of_shard).collect()
+        let mut all = Vec::new();
+        for (&MissingAt { epoch, shard, .. }, ranges) in missing.iter() {
+            let lsn = |esn| Lsn::new(epoch, esn);
+            all.extend(ranges.iter().map(|range| Self { shard, from: lsn(range.from), to: range.to.map(lsn) }));
+        }
+        all
     }
 }
 

@@ -46,7 +46,7 @@ fn differences(before: &LogAttributes, after: &LogAttributes) -> Vec<String> {
     let shown = |value: Option<String>| value.unwrap_or_else(|| "not set".to_owned());
     let changed = |key: String| {
         let (was, is) = (before.get(&key), after.get(&key));
-        (was != is).then(|| format!("{key} is {}, before: {}", shown(is.map(Into::into)), shown(was.map(Into::into))))
+        (was != is).then(|| format!("{key} is {}, before: {}", shown(is), shown(was)))
     };
     keys.into_iter().filter_map(changed).collect()
 }
