@@ -14,8 +14,9 @@ use crate::place::{Place, PlaceArgs};
 use crate::table::table;
 
 const SERVE_PATIENCE: Duration = Duration::from_secs(30);
-/// Within it an append is acknowledged where appends go on.
-const GOES_ON: Duration = Duration::from_secs(10);
+/// Within it an append is acknowledged where appends go on: longer than it takes until a connection to a dead node is given up, for
+/// without a metadata leader nobody says that it is dead.
+const GOES_ON: Duration = Duration::from_secs(20);
 /// How long all nodes live before some are killed.
 const SETTLED: Duration = Duration::from_secs(1);
 /// So long an append is not acknowledged where they stand still.

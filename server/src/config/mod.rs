@@ -86,7 +86,7 @@ schema::settings! {
 
         section write_cache: WriteCache "Records of logs with the durability write_cache wait in memory within these bounds until they are flushed." {
             /// Longest wait before a flush, in milliseconds.
-            flush_ms: Millis = Millis(100), within Millis(1)..=Millis(60_000);
+            flush_ms: Millis = Millis(10), within Millis(1)..=Millis(60_000);
 
             /// Most bytes per shard that wait before a flush.
             flush_bytes: ByteSize = ByteSize::mib(8), within ByteSize::kib(64)..=ByteSize::gib(1);
