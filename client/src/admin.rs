@@ -120,9 +120,13 @@ impl Client {
     /// Lets go of a partition's records before a place, for ever; at most of all that there are. The answer is the last LSN that may
     /// no longer be read: that of an earlier trim, if it went further.
     pub async fn trim(&self, log: &LogId, partition: u32, before: Position) -> Result<Lsn, ClientError> {
-        let end = self.find(log, partition, Position::Newest).await?;
-        let before = self.find(log, partition, before).await?.min(end);
         let partition = self.partition(log, PartitionId(partition)).await?;
+        let table = self.directory.table(partition.uid, Freshness::Local).await?;
+        let end = partition.locate(&self.directory, &table, Position::Newest).await?;
+        let before = match before {
+            Position::Newest => end,
+            before => partition.locate(&self.directory, &table, before).await?.min(end),
+        };
         let upto = Lsn(before.0.saturating_sub(1));
         let command = Command::Trim(Trim { items: vec![TrimItem { partition: partition.uid, upto }] });
         match self.directory.propose(&command).await?.1 {

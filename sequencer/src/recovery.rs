@@ -284,14 +284,12 @@ impl Recovery {
                 digest.answered.insert(member);
                 continue;
             }
-            let is_lost = state.lost;
-            if is_lost {
+            if state.lost {
                 digest.add_lost(member);
             }
             let Some(ShardAnswer { incomplete_before, state }) = &state.answer else { continue };
             if let Some(epoch) = state.epochs.iter().find(|e| e.epoch == entry.epoch) {
-                let blocks = if is_lost { &[] } else { &epoch.blocks[..] };
-                digest.add(entry, member, *incomplete_before, state.trim, epoch, blocks);
+                digest.add(entry, member, *incomplete_before, state.trim, epoch);
             }
         }
         digest

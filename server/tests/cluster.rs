@@ -12,6 +12,8 @@ use dlog_proto::{LogId, Lsn, PartitionId, QuorumConfig, Replication};
 use rustix::process::Signal;
 use support::{Cluster, free_address};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 fn log() -> LogId {
     "demo/test".parse().unwrap()
@@ -36,8 +38,35 @@ async fn read_all(client: &Client) -> Vec<(Lsn, String)> {
     records
 }
 
+/// Returns when there is something that was not there.
+async fn grows(client: &Client) {
+    let end = client.find(&log(), 0, Position::Newest).await.unwrap();
+    while client.find(&log(), 0, Position::Newest).await.unwrap() == end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Appends numbers until it is stopped.
+struct Appending {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Vec<(Lsn, String)>>,
+}
+
+impl Appending {
+    fn start(client: &Client) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self { stop, task: tokio::spawn(append_numbers(client.clone(), stopped)) }
+    }
+
+    /// What was acknowledged, which is all.
+    async fn stop(self) -> Vec<(Lsn, String)> {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap()
+    }
+}
+
 /// Appends numbered records until told to stop; gives what was acknowledged, in order.
-async fn append_numbers(client: Client, mut stop: tokio::sync::oneshot::Receiver<()>) -> Vec<(Lsn, String)> {
+async fn append_numbers(client: Client, mut stop: oneshot::Receiver<()>) -> Vec<(Lsn, String)> {
     let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
     let mut acks = Vec::new();
     for number in 0.. {
@@ -60,8 +89,7 @@ async fn nothing_is_lost_or_doubled_however_nodes_die() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client();
     create(&client, 3).await;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    let appending = Appending::start(&client);
     for _ in 0..2 {
         for node in 1..=3 {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -71,8 +99,7 @@ async fn nothing_is_lost_or_doubled_however_nodes_die() {
             cluster.serves().await;
         }
     }
-    stop.send(()).unwrap();
-    let acknowledged = appending.await.unwrap();
+    let acknowledged = appending.stop().await;
     assert!(acknowledged.len() > 500, "it was appended all the time: {}", acknowledged.len());
     let read = read_all(&client).await;
     assert!(read.is_sorted_by_key(|(lsn, _)| *lsn));
@@ -86,8 +113,7 @@ async fn a_sequencer_that_was_stuck_does_no_harm_when_it_comes_back() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     create(&client, 3).await;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    let appending = Appending::start(&client);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let partition = PartitionId(0);
     let before = client.epochs(&log(), partition).await.unwrap();
@@ -96,8 +122,7 @@ async fn a_sequencer_that_was_stuck_does_no_harm_when_it_comes_back() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     cluster.signal(stuck, Signal::CONT);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    stop.send(()).unwrap();
-    let acknowledged = appending.await.unwrap();
+    let acknowledged = appending.stop().await;
     assert_eq!(read_all(&client).await, acknowledged);
     let after = client.epochs(&log(), partition).await.unwrap();
     assert!(after.newest().unwrap().epoch > before.newest().unwrap().epoch, "somebody else took over");
@@ -127,8 +152,7 @@ async fn an_orderly_stop_hands_over_and_keeps_everything() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client();
     create(&client, 3).await;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
+    let appending = Appending::start(&client);
     for node in 1..=3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         cluster.signal(node, Signal::TERM);
@@ -136,8 +160,7 @@ async fn an_orderly_stop_hands_over_and_keeps_everything() {
         cluster.start_node(node);
         cluster.serves().await;
     }
-    stop.send(()).unwrap();
-    assert_eq!(appending.await.unwrap(), read_all(&client).await);
+    assert_eq!(appending.stop().await, read_all(&client).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,9 +168,8 @@ async fn a_log_gets_more_copies_while_it_is_appended_to() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client();
     create(&client, 1).await;
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let appending = tokio::spawn(append_numbers(client.clone(), stopped));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let appending = Appending::start(&client);
+    grows(&client).await;
     let changes = [("replication_factor", "3"), ("write_quorum", "2"), ("read_quorum", "2")];
     let changes = changes.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
     client.set_attributes(&log(), changes.into()).await.unwrap();
@@ -158,9 +180,8 @@ async fn a_log_gets_more_copies_while_it_is_appended_to() {
     while copies().await != [1, 3] {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    stop.send(()).unwrap();
-    let acknowledged = appending.await.unwrap();
+    grows(&client).await;
+    let acknowledged = appending.stop().await;
     assert_eq!(read_all(&client).await, acknowledged, "nobody saw an error");
     assert_eq!(copies().await, [1, 3], "once is enough");
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
-    Activate, Command, Decide, DecideError, Decided, Decision, Partition, RecordUnderReplicated, RegisterNode,
-    Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem, Verdict,
+    Activate, Command, Decide, DecideError, DecideOutcome, Decided, Decision, Partition, RecordUnderReplicated,
+    RegisterNode, Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
 };
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Release, Seal};
@@ -389,11 +389,11 @@ impl Process {
 
     fn handle_decision(&mut self, cx: &mut Context<'_>, decision: &Decision, result: Result<Decided, DecideError>) {
         let Decision { partition, epoch, .. } = *decision;
-        match Verdict::of(result) {
-            Ok(Verdict::Ended(End { last_esn, authoritative })) => {
+        match DecideOutcome::of(result) {
+            Ok(DecideOutcome::Ended(End { last_esn, authoritative })) => {
                 self.host.handle_decided(partition, EpochEnd { epoch, last_esn, authoritative });
             }
-            Ok(Verdict::Superseded(by)) => self.host.handle_superseded(cx.now, partition, by),
+            Ok(DecideOutcome::Superseded(by)) => self.host.handle_superseded(cx.now, partition, by),
             Err(error) => cx.violation(format!("a decision was refused: {error}")),
         }
     }

@@ -27,6 +27,19 @@ pub use segment::{
 };
 pub use tls::{TlsCommand, TlsCreateArgs, TlsNode};
 
+/// Positions as all commands understand them, for their help.
+macro_rules! positions {
+    () => {
+        "
+  e3n42                 an LSN
+  1000                  an offset
+  2026-01-31T12:00:00Z  a time (RFC 3339)
+  2026-01-31            midnight of that day, in UTC
+  -5m, '2h ago'         a time before now
+"
+    };
+}
+
 /// A command for a client.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
@@ -191,18 +204,12 @@ pub struct LogSetArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
+#[command(after_help = concat!("\
 Positions:
-  newest                all records that are there now
-  e3n42                 an LSN
-  1000                  an offset
-  2026-01-31T12:00:00Z  a time (RFC 3339)
-  2026-01-31            midnight of that day, in UTC
-  -5m, '2h ago'         a time before now
-
+  newest                all records that are there now", positions!(), "
 Examples:
   dlog log trim demo/first --before -7d
-  dlog log trim demo/first -p 3 --before e3n42 --yes")]
+  dlog log trim demo/first -p 3 --before e3n42 --yes"))]
 pub struct LogTrimArgs {
     /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]
@@ -273,19 +280,13 @@ pub struct AppendArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
+#[command(after_help = concat!("\
 Positions:
-  oldest, newest        the first record that is kept, the next one to come
-  e3n42                 an LSN
-  1000                  an offset
-  2026-01-31T12:00:00Z  a time (RFC 3339)
-  2026-01-31            midnight of that day, in UTC
-  -5m, '2h ago'         a time before now
-
+  oldest, newest        the first record that is kept, the next one to come", positions!(), "
 Examples:
   dlog read demo/first --from oldest
   dlog read demo/first --from -5m --follow --format json
-  dlog read demo/first -p 3 --from e3n42 --count 10")]
+  dlog read demo/first -p 3 --from e3n42 --count 10"))]
 pub struct ReadArgs {
     /// The log's name: namespace/name; a name alone means default/name.
     #[arg(value_name = "NS/NAME")]

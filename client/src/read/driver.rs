@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dlog_proto::block::Block;
+use dlog_proto::clock::{now, sleep_until};
 use dlog_proto::transport::{LaneKind, LaneSender};
 use dlog_proto::wire::{Frame, Freshness, Message, Payload, ReadBlock, ReadClaim, ReadStarted, StartRead};
 use dlog_proto::{EpochTable, PartitionUid, ShardRef};
@@ -14,7 +15,6 @@ use super::ahead::{self, AheadReceiver, AheadSender};
 use super::core::{Output, ReaderCore};
 use crate::directory::Directory;
 use crate::error::ClientError;
-use dlog_proto::clock::{now, sleep_until};
 
 /// What a reader's task is told.
 enum Event {

@@ -66,7 +66,7 @@ pub use names::topic_of;
 pub use nodes::{NodeInfo, SHARDS_PER_NODE_MAX, ShardInfo, ShardState};
 pub use partition::{Partition, UNDECIDED_MAX};
 pub use query::{ClusterAnswer, Query, QueryAnswer, QueryError};
-pub use response::{Activated, Activation, Decided, LogCreated, Registered, RegisteredShard, Response, Verdict};
+pub use response::{Activated, Activation, DecideOutcome, Decided, LogCreated, Registered, RegisteredShard, Response};
 pub use tables::PackedTables;
 pub use under_replicated::{MissingAt, MissingRange, UnderReplicated};
 

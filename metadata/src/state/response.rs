@@ -86,14 +86,14 @@ impl Decided {
 
 /// What an answer to a [`Decision`](super::Decision) means to who recovers the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DecideOutcome {
     /// It ends here, whoever decided it.
     Ended(End),
     /// A later epoch recovers it now.
     Superseded(Epoch),
 }
 
-impl Verdict {
+impl DecideOutcome {
     /// # Errors
     ///
     /// Those that no recovery in its right mind is answered.

@@ -51,6 +51,8 @@ impl HeldBlock {
 pub(crate) struct Digest {
     /// Members that answered.
     pub(crate) answered: MemberSet,
+    /// Members that have nothing of the epoch any more.
+    lost: MemberSet,
     /// Members whose silence about a block proves nothing: they lost data, or answered from a disk that did.
     statuses: Statuses,
     acked: Esn,
@@ -62,8 +64,8 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds a member's answer, with those of its blocks that it still has. `incomplete_before` as in
-    /// [`Sealed`](dlog_proto::wire::Sealed).
+    /// Adds a member's answer. `incomplete_before` as in [`Sealed`](dlog_proto::wire::Sealed). The blocks of one that was lost since are
+    /// gone; the rest of what it told is still true.
     pub(crate) fn add(
         &mut self,
         entry: &EpochEntry,
@@ -71,7 +73,6 @@ impl Digest {
         incomplete_before: u64,
         trim: Lsn,
         answer: &SealedEpoch,
-        blocks: &[BlockSummary],
     ) {
         self.answered.insert(member);
         // Trap C2: a shard that lost its write cache lacks what it may have held when the epoch was already going on.
@@ -86,11 +87,14 @@ impl Digest {
             self.trim = self.trim.max(trim.esn());
         }
         self.known_end = self.known_end.or(answer.known_end);
-        blocks.iter().for_each(|summary| self.add_block(member, summary));
+        if !self.lost.contains(member) {
+            answer.blocks.iter().for_each(|summary| self.add_block(member, summary));
+        }
     }
 
-    /// Notes that a member's disk is gone for good.
+    /// Notes that a member's disk is gone for good. To be told before its answer.
     pub(crate) fn add_lost(&mut self, member: usize) {
+        self.lost.insert(member);
         match bug(Bug::LostDiskIsEmpty) {
             true => self.statuses.authoritative_empty.insert(member),
             false => self.statuses.under_replicated.insert(member),
@@ -189,17 +193,6 @@ mod tests {
         }
     }
 
-    fn add(
-        digest: &mut Digest,
-        entry: &EpochEntry,
-        member: usize,
-        incomplete_before: u64,
-        trim: Lsn,
-        answer: &SealedEpoch,
-    ) {
-        digest.add(entry, member, incomplete_before, trim, answer, &answer.blocks);
-    }
-
     /// A block of two records on the given members, under one placement that names `copyset`.
     fn block(first: u32, copyset: &[u16]) -> BlockSummary {
         BlockSummary {
@@ -228,9 +221,9 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let all = [1, 2, 3];
-        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
         assert_eq!(digest.authority(quorum), Authority::None);
-        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
         let authority = digest.authority(quorum);
         assert_eq!(authority, Authority::Incomplete);
         assert_eq!(digest.end(authority), Esn(4), "5 is held by nobody, so 7 was never acknowledged");
@@ -244,7 +237,7 @@ mod tests {
         for (acked, settled, trim) in [(4, 0, 0), (0, 4, 0), (0, 0, 4)] {
             let mut digest = Digest::default();
             let trim = Lsn::new(Epoch(1), Esn(trim));
-            add(&mut digest, &entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
+            digest.add(&entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
             assert_eq!(digest.end(Authority::Incomplete), Esn(6));
         }
     }
@@ -253,7 +246,7 @@ mod tests {
     fn a_trim_point_inside_a_block_does_not_end_the_run() {
         let entry = entry(1, 1, 1, Durability::Sync);
         let mut digest = Digest::default();
-        add(&mut digest, &entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
+        digest.add(&entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
         assert_eq!(digest.end(Authority::Incomplete), Esn(6));
     }
 
@@ -262,16 +255,16 @@ mod tests {
         let cached = entry(3, 3, 2, Durability::WriteCache);
         let quorum = Quorum::new(&cached.nodeset, &cached.replication);
         let mut digest = Digest::default();
-        add(&mut digest, &cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        add(&mut digest, &cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
         assert_eq!(digest.authority(quorum), Authority::None, "member 1 may have what member 0 lost");
-        add(&mut digest, &cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        digest.add(&cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         assert_eq!(digest.end(digest.authority(quorum)), Esn(2));
 
         let synced = entry(3, 3, 2, Durability::Sync);
         let mut digest = Digest::default();
-        add(&mut digest, &synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        add(&mut digest, &synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
         assert!(digest.authority(quorum).is_authoritative(), "what was acknowledged was synced");
     }
 
@@ -281,7 +274,7 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let end = EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true };
-        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
+        digest.add(&entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
         assert_eq!((digest.authority(quorum), digest.end(Authority::Complete)), (Authority::Complete, Esn(9)));
     }
 
@@ -289,8 +282,8 @@ mod tests {
     fn whole_copysets_need_no_repair() {
         let entry = entry(3, 2, 2, Durability::Sync);
         let mut digest = Digest::default();
-        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
-        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         let whole: Vec<_> = digest.unsettled(Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
         assert_eq!(whole, [Some(MemberSet::first(2)), None]);
     }
@@ -299,8 +292,8 @@ mod tests {
     fn different_blocks_at_one_place_are_noticed() {
         let entry = entry(2, 2, 1, Durability::Sync);
         let mut digest = Digest::default();
-        add(&mut digest, &entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
-        add(&mut digest, &entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
+        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
+        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
         assert_eq!(digest.conflict(), Some(Esn(1)));
     }
 }

@@ -49,8 +49,7 @@ impl ShardReaders {
     }
 
     fn all(&self) -> Vec<(ShardRef, Reader)> {
-        let shards = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        shards.values().map(|served| (served.shard, served.committer.reader())).collect()
+        self.committers().into_iter().map(|(shard, committer)| (shard, committer.reader())).collect()
     }
 
     pub(crate) fn committers(&self) -> Vec<(ShardRef, Committer)> {

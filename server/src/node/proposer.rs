@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dlog_metadata::state::{
-    Activate, Decide, DecideError, Decided, Decision, RecordUnderReplicated, UnderReplicatedChange,
-    UnderReplicatedItem, Verdict,
+    Activate, Decide, DecideError, DecideOutcome, Decided, Decision, RecordUnderReplicated, UnderReplicatedChange,
+    UnderReplicatedItem,
 };
 use dlog_metadata::{Metadata, MetadataError, Operation};
 use dlog_proto::wire::EpochEnd;
@@ -149,11 +149,11 @@ impl Carrier {
         let dlog_sequencer::Decision { partition, epoch, .. } = *decision;
         self.tell(
             core,
-            match Verdict::of(result) {
-                Ok(Verdict::Ended(End { last_esn, authoritative })) => {
+            match DecideOutcome::of(result) {
+                Ok(DecideOutcome::Ended(End { last_esn, authoritative })) => {
                     Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })])
                 }
-                Ok(Verdict::Superseded(by)) => Input::Superseded(vec![(partition, by)]),
+                Ok(DecideOutcome::Superseded(by)) => Input::Superseded(vec![(partition, by)]),
                 Err(error) => return tracing::error!(%error, "a decision was refused"),
             },
         );
