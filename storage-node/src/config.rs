@@ -23,6 +23,8 @@ pub struct EngineConfig {
     pub checkpoint_bytes: u64,
     /// Writing waits for the index when what is not indexed yet takes more memory than this.
     pub unindexed_bytes_max: usize,
+    /// Rows of trimmed blocks that are dropped from the index at a time; at least 1.
+    pub trim_rows: usize,
     /// A full segment is written again, sorted, if the blocks of one partition lie together in it for less than this many
     /// bytes on average. 0 for never.
     pub sort_below_bytes: u32,
@@ -42,6 +44,7 @@ impl Default for EngineConfig {
             zero_ahead_bytes: 32 << 20,
             checkpoint_bytes: 256 << 20,
             unindexed_bytes_max: 64 << 20,
+            trim_rows: 16 << 10,
             sort_below_bytes: 256 << 10,
             compact_below_percent: 25,
             recent_bytes_max: 16 << 20,
@@ -64,6 +67,7 @@ impl EngineConfig {
             zero_ahead_bytes: 0,
             checkpoint_bytes: 64 << 10,
             unindexed_bytes_max: 1 << 20,
+            trim_rows: 4,
             sort_below_bytes: 8 << 10,
             compact_below_percent: 25,
             recent_bytes_max: 16 << 10,
@@ -85,6 +89,9 @@ impl EngineConfig {
         }
         if !(4096..=Self::ENTRY_LEN_MAX).contains(&entry_len_max) {
             return Err(format!("entry_len_max is {entry_len_max}: it must be 4096 to {}", Self::ENTRY_LEN_MAX));
+        }
+        if self.trim_rows == 0 {
+            return Err("trim_rows is 0: nothing that is trimmed would ever be freed".to_owned());
         }
         if self.compact_below_percent > 50 {
             return Err(format!("compact_below_percent is {}: it must be 0 to 50", self.compact_below_percent));
@@ -111,6 +118,7 @@ mod tests {
         };
         assert!(refused(|c| c.segment_len = 1000).contains("multiple of 4096"));
         assert!(refused(|c| c.segment_len = 32 << 20).contains("twice the longest entry"));
+        assert!(refused(|c| c.trim_rows = 0).contains("trim_rows is 0"));
         assert!(refused(|c| c.entry_len_max = 1).contains("entry_len_max is 1"));
     }
 }

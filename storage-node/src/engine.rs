@@ -167,9 +167,15 @@ impl Engine {
     /// Brings the index up to what is durable, and makes the next segment ready if room is low.
     pub fn upkeep(&mut self, now_ms: i64) -> Result<(), UpkeepError> {
         self.now_ms = now_ms;
-        while self.upkeep.index()? {}
+        self.index()?;
         self.upkeep.prepare(now_ms)?;
         self.upkeep.fill()?;
+        Ok(())
+    }
+
+    fn index(&mut self) -> Result<(), KvError> {
+        while self.upkeep.index()? {}
+        while self.upkeep.trim()? {}
         Ok(())
     }
 
@@ -191,13 +197,14 @@ impl Engine {
 
     /// Frees segments in which nothing is needed any more, and says how many.
     pub fn reclaim(&mut self) -> Result<usize, UpkeepError> {
+        self.index()?;
         let log = &mut self.log;
         Reclaim::new(&self.shared, &mut self.upkeep).run(&mut |job| job(log))
     }
 
     /// Writes one segment again that is worth it (see [`EngineConfig`]); `false` if there is none.
     pub fn rewrite(&mut self) -> Result<bool, UpkeepError> {
-        while self.upkeep.index()? {}
+        self.index()?;
         let before = self.shared.counters.values().rewritten_bytes;
         while self.shared.counters.values().rewritten_bytes == before {
             if self.upkeep.rewrite(BACKGROUND_STEP_LEN)?.is_none() {

@@ -101,6 +101,16 @@ impl Upkeep {
         Ok(true)
     }
 
+    /// Drops rows of what was trimmed, some at a time. `false` if there is nothing to do.
+    pub(crate) fn trim(&mut self) -> Result<bool, KvError> {
+        let mut step = Step::new(&self.shared.kv)?;
+        let has_dropped = step.trim(self.shared.config.trim_rows)?;
+        if has_dropped {
+            self.shared.kv.apply(&step.finish(self.shared.identity, self.indexed, self.next_commit))?;
+        }
+        Ok(has_dropped)
+    }
+
     /// Brings marks that no entry tells into the index.
     fn index_hints(&mut self) -> Result<(), KvError> {
         let hints = self.shared.hints();

@@ -75,6 +75,10 @@ impl UpkeepThread {
             self.upkeep.prepare(now)?;
             self.upkeep.fill()?;
         }
+        if self.upkeep.trim()? {
+            // There may be more: the log comes first.
+            self.queue.wake_upkeep();
+        }
         let with_log = &mut |job| on_commit_thread(&self.queue, job);
         let known = self.shared.take_forget_losses();
         if !known.is_empty() {

@@ -12,4 +12,5 @@ pub mod rocks;
 pub(crate) mod schema;
 pub(crate) mod step;
 pub(crate) mod transaction;
+mod trim;
 pub(crate) mod watched;

@@ -1,9 +1,9 @@
-//! What a partition entry takes from the index: what is trimmed, and what lies beyond ends.
+//! What a partition entry takes from the index at once: what lies beyond ends.
 
 use dlog_proto::wire::EpochEnd;
 use dlog_proto::{Esn, Lsn, PartitionUid};
 
-use super::kv::{Key, KvError};
+use super::kv::KvError;
 use super::schema::{AmendRow, LateRow, RunRow, Table};
 use super::step::{Step, is_beyond, lsn_of};
 use crate::entry::{Fate, PartitionMeta};
@@ -15,58 +15,18 @@ impl Step<'_> {
         let partition = meta.partition;
         let row = self.partition(partition)?;
         row.meta_at = Some(at);
-        let (old, floor) = (std::mem::replace(&mut row.meta, meta.clone()), row.floor);
-        if meta.deleted && !old.deleted {
-            let snapshot = self.partition(partition)?.snapshot.take();
-            self.drop_snapshot(snapshot)?;
-            return self.trim(partition, Lsn::ZERO, Lsn::MAX);
+        let old = std::mem::replace(&mut row.meta, meta.clone());
+        if meta.trim > old.trim || meta.deleted && !old.deleted {
+            self.changes.put(Table::Trimmed.partition(partition), &());
+            self.trim_quarantined(partition, if meta.deleted { Lsn::MAX } else { meta.trim })?;
         }
-        if meta.trim > old.trim {
-            self.trim(partition, floor, meta.trim)?;
+        if meta.deleted {
+            let snapshot = self.partition(partition)?.snapshot.take();
+            return self.drop_snapshot(snapshot);
         }
         for end in meta.ends.iter().filter(|end| old.end_of(end.epoch) != Some(**end)) {
             self.purge(partition, *end)?;
         }
-        Ok(())
-    }
-
-    /// Gives up what lies wholly in `floor..=trim`.
-    fn trim(&mut self, partition: PartitionUid, floor: Lsn, trim: Lsn) -> Result<(), KvError> {
-        let range = |table: Table| table.blocks(partition, floor, trim);
-        let is_trimmed = |key: &Key, run: &RunRow| Lsn::new(lsn_of(key).epoch(), run.last_esn) <= trim;
-        let (mut lowest, mut straddles) = (Lsn(trim.0.saturating_add(1)), false);
-        for (key, run) in self.changes.rows::<RunRow>(&range(Table::Run))? {
-            if is_trimmed(&key, &run) {
-                self.changes.delete(key);
-                self.drop_data(partition, &run)?;
-            } else {
-                (lowest, straddles) = (lowest.min(lsn_of(&key)), true);
-            }
-        }
-        for (key, late) in self.changes.rows::<LateRow>(&range(Table::Late))? {
-            if is_trimmed(&key, &late.to_run_row()) {
-                self.changes.delete(key);
-                self.drop_data(partition, &late.to_run_row())?;
-            } else {
-                (lowest, straddles) = (lowest.min(lsn_of(&key)), true);
-            }
-        }
-        for (key, run) in self.changes.rows::<RunRow>(&Table::Quarantine.blocks(partition, Lsn::ZERO, trim))? {
-            if is_trimmed(&key, &run) {
-                self.changes.delete(key);
-                self.segment(run.segment)?.drop_bytes(u64::from(run.bytes));
-            }
-        }
-        let mut amends = self.changes.rows::<AmendRow>(&range(Table::Amend))?;
-        if straddles && let Some((key, _)) = amends.pop() {
-            // It may be that of the one block that is kept for its later records.
-            lowest = lowest.min(lsn_of(&key));
-        }
-        for (key, amend) in amends {
-            self.changes.delete(key);
-            self.segment(amend.segment)?.drop_amend();
-        }
-        self.partition(partition)?.floor = lowest;
         Ok(())
     }
 
@@ -109,7 +69,8 @@ impl Step<'_> {
 
     fn drop_beyond(&mut self, partition: PartitionUid, first: Lsn, run: RunRow, end: EpochEnd) -> Result<(), KvError> {
         self.drop_data(partition, &run)?;
-        if !end.authoritative {
+        let is_trimmed = Lsn::new(end.epoch, run.last_esn) <= self.partition(partition)?.meta.trim;
+        if !end.authoritative && !is_trimmed {
             self.add_run(partition, first, run, Fate::Quarantined)?;
         }
         Ok(())

@@ -7,7 +7,7 @@
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use dlog_proto::{Esn, Lsn, PartitionUid};
+use dlog_proto::{Lsn, PartitionUid};
 use rustc_hash::FxHashMap;
 
 use super::digest::{GroupDigest, Item, Run};
@@ -214,15 +214,8 @@ impl<'k> Step<'k> {
 
     /// Whether what is kept of a partition begins at or before `first`, which is trimmed.
     fn straddles_trim(&mut self, partition: PartitionUid, first: Lsn) -> Result<bool, KvError> {
-        let meta = &self.partition(partition)?.meta;
-        let (deleted, trim) = (meta.deleted, meta.trim);
-        if deleted || first.epoch() != trim.epoch() {
-            return Ok(false);
-        }
-        let before = |table: Table| table.blocks(partition, Lsn::new(first.epoch(), Esn::ZERO), first);
-        let run = self.changes.last_row::<RunRow>(&before(Table::Run))?.map(|(_, run)| run.last_esn);
-        let late = self.changes.last_row::<LateRow>(&before(Table::Late))?.map(|(_, late)| late.last_esn);
-        Ok(run.max(late).is_some_and(|last| last > trim.esn()))
+        let PartitionMeta { deleted, trim, .. } = self.partition(partition)?.meta;
+        Ok(!deleted && self.straddler(partition, trim)?.is_some_and(|kept| kept <= first))
     }
 
     /// The log consists of these segments now.

@@ -44,6 +44,11 @@ impl<'k> Transaction<'k> {
         Ok(rows.into_iter().collect())
     }
 
+    /// The first rows of `range` as they are stored: changes are not seen.
+    pub(crate) fn stored<R: Row>(&self, range: &Range<Key>, max: usize) -> Result<Vec<(Key, R)>, KvError> {
+        scan(self.kv, range, Direction::Ascending, max)
+    }
+
     /// The last row of `range`.
     pub(crate) fn last_row<R: Row>(&self, range: &Range<Key>) -> Result<Option<(Key, R)>, KvError> {
         let mut end = range.end;

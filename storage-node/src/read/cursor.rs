@@ -84,7 +84,8 @@ pub(super) struct Cursor<'r> {
 impl<'r> Cursor<'r> {
     pub(super) fn new(shared: &'r Shared, view: &'r View, from: Lsn, upto: Lsn) -> Result<Self, ReadError> {
         let partition = view.partition;
-        let begin = from.max(view.floor);
+        // Rows of what is trimmed may be there still.
+        let begin = from.max(view.floor).max(view.meta.trim);
         let mut overlay_late: Vec<Copy> = (view.overlay.late.iter())
             .flat_map(|run| run.blocks.iter().map(|block| Copy::of(run.segment, run.epoch, block)))
             .filter(|copy| copy.last >= from && copy.first <= upto)

@@ -175,7 +175,8 @@ fn a_failed_sync_takes_the_shard_out_for_good_and_reads_go_on() {
 fn a_full_disk_is_an_answer_and_space_that_comes_back_is_used() {
     let (disk, index) = (SimulatedDisk::new(), MemoryKv::new());
     disk.set_capacity(Some(3 * (64 << 10) + 4096));
-    let (engine, _) = open(EngineConfig::small(), Arc::new(disk), &index);
+    // Everything that is trimmed is dropped before anything is freed.
+    let (engine, _) = open(EngineConfig { trim_rows: 1000, ..EngineConfig::small() }, Arc::new(disk), &index);
     let config = CommitConfig { reclaim_every: Duration::from_millis(20), ..CommitConfig::default() };
     let progress = Progress::default();
     let (committer, running) = engine.start(Box::new(progress.clone()), config);

@@ -94,15 +94,18 @@ fn check(machine: &Machine, history: &History, partitions: &[PartitionUid], recl
 
     // Killed and opened again, nothing changes.
     machine.kill();
-    let (engine, again) = machine.open();
+    let (mut engine, again) = machine.open();
     assert_eq!((again.torn_bytes, again.losses.len()), (0, 0), "the first start put everything right: {again:?}");
     assert_eq!(observe(&engine.reader(), partitions.iter().copied()), state);
+    engine.upkeep(1).expect("the disk is well");
     engine.close().expect("the disk is well");
     let incremental = machine.kv.dump();
 
     // An index made from nothing is equal.
     machine.kv.lose();
-    let (engine, _) = machine.open();
+    let (mut engine, _) = machine.open();
+    assert_eq!(observe(&engine.reader(), partitions.iter().copied()), state);
+    engine.upkeep(1).expect("the disk is well");
     assert_eq!(observe(&engine.reader(), partitions.iter().copied()), state);
     engine.close().expect("the disk is well");
     if !reclaims {

@@ -1,7 +1,8 @@
 //! Everything that the index holds: keys and values.
 //!
 //! A key begins with one byte for its table. What orders is big-endian, so that keys sort as their numbers do; values are
-//! little-endian. All of it but `Hints` is a function of the log up to the checkpoint, and is equal when it is derived again.
+//! little-endian. All of it but `Hints` is a function of the log up to the checkpoint, and is equal when it is derived again, once
+//! `Trimmed` is empty.
 
 #[cfg(test)]
 mod golden;
@@ -59,6 +60,11 @@ pub(crate) enum Table {
     /// Key: partition u64, epoch u32, first ESN u32.
     /// Value: segment u64 (of the amend), placement.
     Amend = b'a',
+    /// A partition of which rows are left that were trimmed: they go some at a time.
+    ///
+    /// Key: partition u64.
+    /// Value: nothing.
+    Trimmed = b't',
     /// How much of a segment is still needed, and which generation of it the index leads to.
     ///
     /// Key: number of the segment u64.
@@ -154,6 +160,17 @@ pub(crate) trait Row: Sized {
     fn decode(mut bytes: &[u8]) -> Result<Self, KvError> {
         let row = Self::parse(&mut bytes).filter(|_| bytes.is_empty());
         row.ok_or_else(|| KvError(format!("a {} is not understood", std::any::type_name::<Self>())))
+    }
+}
+
+/// That the key is there says it.
+impl Row for () {
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn parse(_: &mut &[u8]) -> Option<Self> {
+        Some(())
     }
 }
 
