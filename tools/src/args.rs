@@ -118,10 +118,10 @@ pub struct LogCreateArgs {
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// How many partitions it has; order is kept inside each.
-    #[arg(long, value_name = "P", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub partitions: u32,
     /// How many copies of each record are kept, on different nodes.
-    #[arg(long, value_name = "R", value_parser = copies())]
+    #[arg(long, short, value_name = "R", value_parser = copies())]
     pub replication: u8,
     /// How many copies there must be before an append is acknowledged; up to R. [default: more than half of R]
     #[arg(long, value_name = "W", value_parser = copies())]
@@ -185,7 +185,7 @@ pub struct LogSetArgs {
     #[arg(value_name = "NS/NAME")]
     pub log: LogId,
     /// How many copies of each record are kept, on different nodes.
-    #[arg(long, value_name = "R", value_parser = copies())]
+    #[arg(long, short, value_name = "R", value_parser = copies())]
     pub replication: Option<u8>,
     /// How many copies there must be before an append is acknowledged; up to R.
     #[arg(long, value_name = "W", value_parser = copies())]
@@ -197,7 +197,7 @@ pub struct LogSetArgs {
     #[arg(long, value_name = "KEY")]
     pub unset: Vec<String>,
     /// How many partitions it is to have: more than it has.
-    #[arg(long, value_name = "P", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, short, value_name = "P", value_parser = value_parser!(u32).range(1..))]
     pub partitions: Option<u32>,
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -346,8 +346,8 @@ pub enum EpochCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  dlog epoch show demo/first/0")]
 pub struct EpochShowArgs {
-    /// The partition: namespace/name/number; name/number means default/name/number.
-    #[arg(value_name = "NS/NAME/P")]
+    /// The partition: namespace/name/number; name/number means default/name/number. The number may be left out where there is but one.
+    #[arg(value_name = "NS/NAME[/P]")]
     pub partition: PartitionName,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -364,8 +364,8 @@ pub enum CopysetCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  dlog copyset show demo/first/0 --lsn e1n1")]
 pub struct CopysetShowArgs {
-    /// The partition: namespace/name/number; name/number means default/name/number.
-    #[arg(value_name = "NS/NAME/P")]
+    /// The partition: namespace/name/number; name/number means default/name/number. The number may be left out where there is but one.
+    #[arg(value_name = "NS/NAME[/P]")]
     pub partition: PartitionName,
     /// The record.
     #[arg(long, value_name = "eXnY")]
@@ -435,7 +435,8 @@ mod tests {
             ("append a/b --compression rar", "--compression"),
             ("read a/b --from e9n", "is not a position"),
             ("read a/b --format xml", "text, json, raw"),
-            ("epoch show a/b", "is not a partition"),
+            ("epoch show 0", "is not a partition"),
+            ("epoch show a/b/c", "is not a partition"),
             ("copyset show a/b/0 --lsn 5", "is not an LSN"),
             ("log list --server nowhere", "is not an address"),
             ("log list --timeout 0s", "must be more than 0"),

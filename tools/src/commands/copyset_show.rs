@@ -4,6 +4,7 @@ use dlog_client::{Client, Copies};
 use dlog_proto::{Lsn, ShardId};
 use serde_json::{Value, json};
 
+use super::number_of;
 use crate::args::CopysetShowArgs;
 use crate::failure::Failure;
 use crate::output::table::Columns;
@@ -11,7 +12,8 @@ use crate::output::{print, print_json};
 
 pub(crate) async fn run(client: &Client, args: &CopysetShowArgs) -> Result<(), Failure> {
     let partition = &args.partition;
-    let copies = client.copies(&partition.log, partition.partition, args.lsn).await?;
+    let number = number_of(client, partition).await?;
+    let copies = client.copies(&partition.log, number, args.lsn).await?;
     let copies = copies.ok_or_else(|| {
         let failure = Failure::new(format!("no shard that could be asked has {} of {partition}", args.lsn));
         failure.hint(format!("`dlog epoch show {partition}` shows which epochs there are, and where they end"))

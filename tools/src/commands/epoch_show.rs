@@ -5,6 +5,7 @@ use dlog_metadata::state::{MissingAt, UnderReplicated};
 use dlog_proto::{EpochEntry, EpochTable, Lsn, ShardId};
 use serde_json::{Map, Value, json};
 
+use super::number_of;
 use crate::args::EpochShowArgs;
 use crate::failure::Failure;
 use crate::output::human::count;
@@ -12,8 +13,9 @@ use crate::output::table::Columns;
 use crate::output::{print, print_json};
 
 pub(crate) async fn run(client: &Client, args: &EpochShowArgs) -> Result<(), Failure> {
-    let table = client.epochs(&args.partition.log, args.partition.partition).await?;
-    let missing = client.under_replicated(&args.partition.log, args.partition.partition).await?;
+    let (log, number) = (&args.partition.log, number_of(client, &args.partition).await?);
+    let table = client.epochs(log, number).await?;
+    let missing = client.under_replicated(log, number).await?;
     let missing = Missing::all(&missing);
     if args.output.json { print_json(&to_json(&table, &missing)) } else { print(&to_text(&table, &missing)) }
 }

@@ -15,9 +15,11 @@ mod streams;
 mod tls_create;
 
 use dlog_client::{Client, ClientOptions};
+use dlog_proto::PartitionId;
 
 use crate::args::{
-    BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCommand, EpochCommand, LogCommand, TlsCommand,
+    BenchCommand, ClusterCommand, Command, ConnectArgs, CopysetCommand, EpochCommand, LogCommand, PartitionName,
+    TlsCommand,
 };
 use crate::failure::{Failure, Outcome};
 
@@ -40,6 +42,17 @@ fn client(args: &ConnectArgs) -> Result<Client, Failure> {
     let ConnectArgs { server, ca, .. } = args.clone();
     let software = concat!("dlog ", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::new(ClientOptions { servers: server, ca_file: ca, timeout, software })?)
+}
+
+/// The partition that is meant; the only one if its number was left out.
+async fn number_of(client: &Client, name: &PartitionName) -> Result<PartitionId, Failure> {
+    if let Some(number) = name.partition {
+        return Ok(number);
+    }
+    match client.log(&name.log).await?.partitions.len() {
+        1 => Ok(PartitionId(0)),
+        count => Err(Failure::usage(format!("{name} has {count} partitions: say which one, as in {name}/0"))),
+    }
 }
 
 async fn run_with(client: &Client, command: Command) -> Result<Outcome, Failure> {
