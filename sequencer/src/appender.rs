@@ -11,6 +11,8 @@
 //!
 //! Blocks leave the window when they are settled. Where their copies go is planned in [`waves`].
 
+#[cfg(test)]
+mod tests;
 mod waves;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -2,8 +2,9 @@
 //!
 //! A hint, never a proof: passing over a shard only changes where copies go. LogDevice's NodeSetState and graylist: a
 //! refusal passes a shard over for a time that depends on its reason; a shard that did not answer in time is greylisted and
-//! comes back on probation; if more than a quarter of the nodeset (and at least two shards) would be greylisted, the trouble
-//! is more likely ours, and the list is cleared.
+//! comes back on probation, or as soon as it answers. Unlike LogDevice's, the list is not cleared when it grows long: half of
+//! the nodeset may be dead, with nobody left to say so. Where those that are not on it are too few, the others are tried in
+//! turn, see [`Health::others`].
 
 use std::time::Duration;
 
@@ -39,6 +40,18 @@ impl Health {
     pub(crate) fn usable(&self, now: Time) -> MemberSet {
         let usable = |m: &Member| m.connected && !m.gone && m.refused_until <= now && m.slow_until <= now;
         self.members.iter().enumerate().filter(|(_, m)| usable(m)).map(|(i, _)| i).collect()
+    }
+
+    /// All other members, in the order in which they should be tried: those that can be asked first, and of these those whose silence
+    /// was noticed longest ago. So whoever lives has its turn.
+    pub(crate) fn others(&self, now: Time) -> Vec<usize> {
+        let usable = self.usable(now);
+        let mut others: Vec<usize> = (0..self.members.len()).filter(|m| !usable.contains(*m)).collect();
+        others.sort_by_key(|m| {
+            let Member { connected, gone, refused_until, slow_until, .. } = self.members[*m];
+            (gone, !connected, refused_until.max(now), slow_until)
+        });
+        others
     }
 
     /// Members that may be asked: slow ones too, if nobody else is there.
@@ -82,10 +95,6 @@ impl Health {
 
     pub(crate) fn note_timeout(&mut self, member: usize, now: Time) {
         self.members[member].slow_until = now + self.greylist;
-        let slow = self.members.iter().filter(|m| m.slow_until > now).count();
-        if slow >= 2 && slow * 4 > self.members.len() {
-            self.members.iter_mut().for_each(|m| m.slow_until = Time::ZERO);
-        }
     }
 
     /// The slowest usual latency among `members`.
@@ -119,15 +128,27 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_shard_is_passed_over_but_not_all() {
-        let mut health = Health::new(6, Duration::from_secs(10));
-        health.note_timeout(4, NOW);
-        assert!(!health.usable(NOW).contains(4));
-        health.note_timeout(5, NOW);
-        assert_eq!(health.usable(NOW).len(), 6, "two of six: the trouble is more likely ours");
-        health.note_timeout(4, NOW);
-        health.note_answer(4, Duration::from_millis(1));
-        assert!(health.usable(NOW).contains(4), "an answer is a proof of life");
+    fn slow_shards_are_passed_over_however_many_they_are() {
+        let mut health = Health::new(4, Duration::from_secs(10));
+        health.note_timeout(3, NOW);
+        health.note_timeout(1, NOW + Duration::from_millis(1));
+        let now = NOW + Duration::from_millis(2);
+        assert_eq!(health.usable(now), [0, 2].into_iter().collect());
+        assert_eq!(health.others(now), [3, 1], "the one that was found silent longer ago is tried first");
+        health.note_answer(3, Duration::from_millis(1));
+        assert!(health.usable(now).contains(3), "an answer is a proof of life");
+        assert_eq!(health.usable(now + Duration::from_secs(10)).len(), 4, "on probation");
+    }
+
+    #[test]
+    fn whoever_cannot_be_asked_is_tried_last() {
+        let mut health = Health::new(5, Duration::from_secs(10));
+        health.note_refusal(0, &StoreRefusal::Incarnation(None), NOW);
+        health.set_connected(1, false);
+        health.note_refusal(2, &StoreRefusal::NoSpace, NOW);
+        health.note_timeout(3, NOW);
+        assert_eq!(health.others(NOW), [3, 2, 1, 0]);
+        assert_eq!(health.askable(NOW), [3, 4].into_iter().collect());
     }
 
     #[test]

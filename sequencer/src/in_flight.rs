@@ -52,6 +52,8 @@ pub(crate) struct InFlight {
     pub(crate) wave_sent_at: Time,
     /// When the current wave gives up on those that have not answered.
     pub(crate) deadline: Time,
+    /// How often a deadline passed and there was nobody else to ask.
+    pub(crate) waits: u32,
     /// When members that could not be asked are tried again.
     pub(crate) retry_at: Time,
 }
@@ -71,6 +73,7 @@ impl InFlight {
             first_sent_at: now,
             wave_sent_at: now,
             deadline: Time::MAX,
+            waits: 0,
             retry_at: Time::MAX,
         }
     }

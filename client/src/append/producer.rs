@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog_proto::record::{BatchOptions, Compression, ProducerStamp};
-use dlog_proto::transport::{LaneKind, LaneReceiver, LaneSender};
+use dlog_proto::transport::{Connection, LaneKind, LaneReceiver, LaneSender};
 use dlog_proto::wire::{
     Acks, Append, AppendError, AppendOk, Appended as AppendedMessage, Failed, Frame, Freshness, Message,
 };
 use dlog_proto::{Epoch, NodeId, PartitionUid, ProcessId, Time};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::accumulator::{Accumulator, Closed};
 use super::ack::{Ack, BatchState};
@@ -22,6 +23,9 @@ use super::core::{AppendCore, AppendFailure, AppendSettings, Output};
 use crate::directory::{Directory, NodeAddress};
 use crate::error::ClientError;
 use dlog_proto::clock::{now, now_ms, sleep_until};
+
+/// How long connecting to a sequencer may take before somebody is asked whether it is still the one.
+const CONNECT_DOUBT: Duration = Duration::from_millis(100);
 
 /// How appends are made.
 #[derive(Debug, Clone)]
@@ -540,9 +544,35 @@ async fn connect(
             claim.map(|(epoch, node)| (Some(epoch), node)).ok_or_else(none)?
         }
     };
-    let connection = directory.data(&node, partition.core(node.cores)).await?;
+    let (epoch, node, connection) = reach(&directory, partition, newest, (epoch, node)).await?;
     let (tx, rx) = connection.open_lane(LaneKind::Append).await?.split();
     Ok((node.process, epoch, tx, rx))
+}
+
+/// A connection to the sequencer, or to the one that takes over while it does not answer: whoever named it may not know that it died.
+async fn reach(
+    directory: &Arc<Directory>,
+    partition: PartitionUid,
+    newest: Epoch,
+    (mut epoch, mut node): (Option<Epoch>, NodeAddress),
+) -> Result<(Option<Epoch>, NodeAddress, Connection), ClientError> {
+    loop {
+        let connecting = directory.data(&node, partition.core(node.cores));
+        let successor = async {
+            let is_news = |(epoch, other): &Claim| *epoch >= newest && other.process != node.process;
+            loop {
+                sleep(CONNECT_DOUBT).await;
+                if let Some(claim) = directory.look_for_sequencer(partition, is_news).await {
+                    return claim;
+                }
+            }
+        };
+        let (successors_epoch, successor) = tokio::select! {
+            connected = connecting => return Ok((epoch, node, connected?)),
+            successor = successor => successor,
+        };
+        (epoch, node) = (Some(successors_epoch), successor);
+    }
 }
 
 /// Producer ids for this client's partitions.

@@ -322,11 +322,12 @@ impl ReaderCore {
         self.wake_at = self.find_wake_at(now);
     }
 
-    /// Goes back to single-copy delivery when it has gone well for a while.
+    /// Goes back to single-copy delivery when it has gone well for a while; without those who have not answered since: a machine may be
+    /// dead, and its connections not know it yet.
     fn try_single_copies(&mut self, now: Time) {
         let calm = self.stuck_since.is_none() && now.since(self.rewound_at) >= self.settings.all_send_all;
-        if self.known_down.is_none() && calm && self.shards.values().any(|s| s.open) {
-            let down = self.shards.iter().filter(|(_, s)| !s.open).map(|(shard, _)| shard.shard);
+        if self.known_down.is_none() && calm && self.shards.values().any(|s| s.started) {
+            let down = self.shards.iter().filter(|(_, s)| !s.started).map(|(shard, _)| shard.shard);
             self.known_down = Some(down.collect());
             self.rewind(now);
             self.stuck_since = None;
@@ -712,6 +713,24 @@ mod tests {
         let outputs = rig.block(2, lsn(1, 1), block(1, 1, 1));
         assert!(outputs.iter().any(|o| o == "e1n1..e1n1 base 0"));
         assert!(outputs.iter().any(|o| o.contains("known_down: []")), "it sends, so it is not down: {outputs:?}");
+    }
+
+    #[test]
+    fn a_shard_that_is_silent_is_not_counted_on_again() {
+        let mut rig = Rig::new(table(1, &[(1, None)]));
+        assert_eq!(rig.claim(1, lsn(1, 0), lsn(1, 2)), [""; 0]);
+        let starts = |outputs: Vec<String>| outputs.into_iter().filter(|o| o.starts_with("start")).collect::<Vec<_>>();
+        assert_eq!(starts(rig.wait(1_000)).len(), 3, "something is due, and nothing comes: everybody is asked");
+        for node in [1, 2] {
+            let (shard_id, version) = (ShardId::new(node, 0), rig.core.version);
+            let (released, trim) = (lsn(1, 2), Lsn::ZERO);
+            let started = ReadStarted { shard: shard_id, version, status: ReadStatus::Ok, released, trim };
+            rig.core.handle_started(rig.now, shard(node), &started);
+        }
+        assert_eq!(rig.block(1, lsn(1, 2), block(1, 1, 2)), ["e1n1..e1n2 base 0"]);
+        let again = starts(rig.wait(10_000));
+        assert_eq!(again.len(), 3, "single copies again, of those who answer: {again:?}");
+        assert!(again.iter().all(|start| start.contains("known_down: [ShardId { node: NodeId(3)")), "{again:?}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Where in a partition: by name, LSN, offset or time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_proto::wire::{FindTime, Freshness, GetTail, Payload, ReadStatus, Tail, TimeFound};
 use dlog_proto::{
-    EpochTable, LogId, LogOffset, Lsn, MemberSet, PartitionId, PartitionUid, Quorum, ShardRef, TimestampMs,
+    EpochEntry, EpochTable, LogId, LogOffset, Lsn, MemberSet, PartitionId, PartitionUid, Quorum, ShardRef, TimestampMs,
 };
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::directory::Directory;
@@ -15,6 +16,8 @@ use crate::error::ClientError;
 
 /// How long a sequencer may be silent before it is asked for anew who it is.
 const SEQUENCER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a shard may look for a time.
+const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A place in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +103,8 @@ impl Partition {
             .await
     }
 
-    /// First LSN that was stored at or after `timestamp`, if there is one. Every shard of every epoch is asked; for each epoch an
-    /// f-majority must answer.
+    /// First LSN that was stored at or after `timestamp`, if there is one. Every shard of every epoch is asked; an f-majority of each
+    /// epoch that has answered is enough, so nobody waits for the dead.
     async fn find_time(
         &self,
         directory: &Arc<Directory>,
@@ -109,40 +112,56 @@ impl Partition {
         timestamp: TimestampMs,
     ) -> Result<Option<Lsn>, ClientError> {
         let members = table.epochs.iter().flat_map(|e| (0..e.nodeset.len()).map(|m| e.nodeset.shard_ref(m)));
-        let mut answers: BTreeMap<ShardRef, Option<Lsn>> = BTreeMap::new();
-        for shard in members.collect::<std::collections::BTreeSet<_>>() {
-            if let Ok(lsn) = self.find_time_on(directory, shard, oldest(table), timestamp).await {
-                answers.insert(shard, lsn);
-            }
+        let mut asked = JoinSet::new();
+        for shard in members.collect::<BTreeSet<_>>() {
+            let (directory, partition, from) = (directory.clone(), self.uid, oldest(table));
+            asked.spawn(async move {
+                let found = timeout(SHARD_PATIENCE, find_time_on(&directory, partition, shard, from, timestamp)).await;
+                (shard, found.ok().and_then(Result::ok))
+            });
         }
-        for entry in &table.epochs {
-            let answered: MemberSet =
-                (0..entry.nodeset.len()).filter(|m| answers.contains_key(&entry.nodeset.shard_ref(*m))).collect();
-            if !Quorum::new(&entry.nodeset, &entry.replication).is_f_majority(answered) {
-                let (answered, of) = (answered.len(), entry.nodeset.len());
-                return Err(ClientError::Lost(format!("only {answered} of {of} shards of {} answered", entry.epoch)));
+        let mut answers: BTreeMap<ShardRef, Option<Lsn>> = BTreeMap::new();
+        loop {
+            let Some(lacking) = table.epochs.iter().find(|entry| !answered(entry, &answers).1) else { break };
+            match asked.join_next().await {
+                Some(Ok((shard, Some(found)))) => drop(answers.insert(shard, found)),
+                Some(_) => {}
+                None => {
+                    let (answered, of) = (answered(lacking, &answers).0, lacking.nodeset.len());
+                    return Err(ClientError::Lost(format!(
+                        "only {answered} of {of} shards of {} answered",
+                        lacking.epoch
+                    )));
+                }
             }
         }
         Ok(answers.into_values().flatten().min())
     }
+}
 
-    async fn find_time_on(
-        &self,
-        directory: &Arc<Directory>,
-        shard: ShardRef,
-        from: Lsn,
-        timestamp: TimestampMs,
-    ) -> Result<Option<Lsn>, ClientError> {
-        let node = directory.node(shard.shard.node).await?;
-        let node = node.ok_or_else(|| ClientError::Lost(format!("{} is down", shard.shard.node)))?;
-        let control = directory.control_of(&node).await?;
-        let ShardRef { shard, incarnation } = shard;
-        let find = FindTime { shard, incarnation, partition: self.uid, from, timestamp };
-        let (found, _) = control.ask::<_, TimeFound>(&find, Payload::empty()).await?;
-        match found.status {
-            ReadStatus::Ok => Ok(found.lsn),
-            refused => Err(ClientError::Lost(format!("{shard}: {refused}"))),
-        }
+/// How many of an epoch's shards have answered, and whether that is enough.
+fn answered(entry: &EpochEntry, answers: &BTreeMap<ShardRef, Option<Lsn>>) -> (usize, bool) {
+    let members = 0..entry.nodeset.len();
+    let answered: MemberSet = members.filter(|m| answers.contains_key(&entry.nodeset.shard_ref(*m))).collect();
+    (answered.len(), Quorum::new(&entry.nodeset, &entry.replication).is_f_majority(answered))
+}
+
+async fn find_time_on(
+    directory: &Arc<Directory>,
+    partition: PartitionUid,
+    shard: ShardRef,
+    from: Lsn,
+    timestamp: TimestampMs,
+) -> Result<Option<Lsn>, ClientError> {
+    let node = directory.node(shard.shard.node).await?;
+    let node = node.ok_or_else(|| ClientError::Lost(format!("{} is down", shard.shard.node)))?;
+    let control = directory.control_of(&node).await?;
+    let ShardRef { shard, incarnation } = shard;
+    let find = FindTime { shard, incarnation, partition, from, timestamp };
+    let (found, _) = control.ask::<_, TimeFound>(&find, Payload::empty()).await?;
+    match found.status {
+        ReadStatus::Ok => Ok(found.lsn),
+        refused => Err(ClientError::Lost(format!("{shard}: {refused}"))),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Where a block's copies go: its first wave, and the later ones when shards refuse, are slow or go away.
 //!
 //! A wave chooses a copyset and asks every member of it: with the block those that lack it, with an amend those that have it.
-//! What makes a new wave is that a member which has not answered cannot be counted on any more *and* another choice exists;
+//! What makes a new wave is that a member which has not answered cannot be counted on any more *and* another choice helps;
 //! otherwise the block keeps its copyset and the member is asked again when it can be reached.
+//!
+//! INV-TURNS: as long as a block lacks a write quorum, its waves go through all members that can be asked, in turn. So it is
+//! acknowledged within a few times the store timeout wherever a legal write quorum lives, whoever else is dead, and without
+//! anybody saying who.
 //!
 //! While a member is away and nobody can take its place, blocks are acknowledged by the others. If it stays away for
 //! `straggler_timeout`, that it lacks copies is put on record, and from then on blocks are planned without it, until it is back.
@@ -34,7 +38,7 @@ impl Appender {
         let draw = || copyset::draw(nodeset, replication, usable, MemberSet::EMPTY, replication.factor(), rng);
         let plan = match self.sticky.next(now, len, usable, draw) {
             Some(copyset) => Plan { copyset, missing: MemberSet::EMPTY },
-            None => self.plan_degraded(MemberSet::EMPTY, usable),
+            None => self.plan_degraded(MemberSet::EMPTY, usable, now),
         };
         self.begin_wave(at, plan, now);
     }
@@ -48,8 +52,10 @@ impl Appender {
             return self.ask(at, now);
         }
         let before = Plan { copyset: block.copyset, missing: block.missing };
-        let plan = self.plan(block.holders.intersection(usable), usable);
-        if plan == before {
+        let lacks_quorum = !self.quorum().is_write_quorum(block.holders);
+        let plan = self.plan(block.holders.intersection(usable), usable, now);
+        let helps = lacks_quorum || plan.copyset.is_subset_of(usable);
+        if plan == before || !helps {
             self.ask(at, now);
         } else {
             self.sticky.end_run();
@@ -58,20 +64,21 @@ impl Appender {
     }
 
     /// R members that take writes, those that have the block first.
-    fn plan(&mut self, keep: MemberSet, usable: MemberSet) -> Plan {
+    fn plan(&mut self, keep: MemberSet, usable: MemberSet, now: Time) -> Plan {
         let factor = self.replication.factor();
         let (nodeset, replication, rng) = (&self.nodeset, &self.replication, &mut self.rng);
         let mut draw = |usable, keep| copyset::draw(nodeset, replication, usable, keep, factor, rng);
         let full = if keep.len() >= factor { draw(keep, MemberSet::EMPTY) } else { draw(usable, keep) };
         match full.or_else(|| draw(usable, MemberSet::EMPTY)) {
             Some(copyset) => Plan { copyset, missing: MemberSet::EMPTY },
-            None => self.plan_degraded(keep, usable),
+            None => self.plan_degraded(keep, usable, now),
         }
     }
 
-    /// Too few members take writes for R copies. Those that do, as many as make a legal placement; and in place of the others
-    /// either nobody, if that they miss copies is on record (or about to be), or they themselves, for when they come back.
-    fn plan_degraded(&mut self, keep: MemberSet, usable: MemberSet) -> Plan {
+    /// Too few members take writes for R copies. Those that do, as many as make a legal placement, or, if they make none, all of
+    /// them; and in place of the others either nobody, if that they miss copies is on record (or about to be), or they themselves,
+    /// the most hopeful first, for when they come back.
+    fn plan_degraded(&mut self, keep: MemberSet, usable: MemberSet, now: Time) -> Plan {
         let (factor, write_quorum) = (self.replication.factor(), self.replication.write_quorum());
         let (nodeset, replication, rng) = (&self.nodeset, &self.replication, &mut self.rng);
         let mut draw = |from, keep, count| copyset::draw(nodeset, replication, from, keep, count, rng);
@@ -88,10 +95,13 @@ impl Appender {
             }
         }
         let core = most.unwrap_or(keep);
-        let all = nodeset.all();
-        let keep = if core.len() <= factor { core } else { MemberSet::EMPTY };
-        let copyset = draw(all, keep, factor).or_else(|| draw(all, MemberSet::EMPTY, factor)).unwrap_or(all);
-        Plan { copyset, missing: MemberSet::EMPTY }
+        let core = if core.len() <= factor { core } else { MemberSet::EMPTY };
+        let mut from = usable;
+        let drawn = self.health.others(now).into_iter().find_map(|other| {
+            from.insert(other);
+            draw(from, core, factor).or_else(|| draw(from, MemberSet::EMPTY, factor))
+        });
+        Plan { copyset: drawn.unwrap_or(nodeset.all()), missing: MemberSet::EMPTY }
     }
 
     fn begin_wave(&mut self, at: usize, plan: Plan, now: Time) {
@@ -111,10 +121,13 @@ impl Appender {
         self.ask(at, now);
     }
 
+    /// Doubled each time that the waves have gone through the nodeset, or that there was nobody else to ask.
     fn set_deadline(&mut self, at: usize, now: Time) {
+        let rounds = (self.window[at].wave as usize - 1) * self.replication.factor() / self.nodeset.len();
         let block = &mut self.window[at];
         let usual = self.health.latency(block.copyset) * 8;
-        let timeout = usual.max(self.settings.store_timeout_min) * 2u32.saturating_pow(block.wave.clamp(1, 8) - 1);
+        let doublings = (rounds as u32).saturating_add(block.waits).min(8);
+        let timeout = usual.max(self.settings.store_timeout_min) * (1 << doublings);
         block.deadline = now + timeout.min(self.settings.store_timeout_max);
         self.next_deadline = self.next_deadline.min(block.deadline);
     }
@@ -213,8 +226,8 @@ impl Appender {
         self.health.set_connected(member, true);
         for at in 0..self.window.len() {
             let block = &self.window[at];
-            if block.copyset.contains(member) && !block.current.contains(member) {
-                self.ask(at, now);
+            if !block.copyset.is_subset_of(block.current) {
+                self.reconsider(at, now);
             }
         }
         self.close_missing(now);
@@ -239,12 +252,10 @@ impl Appender {
     fn handle_timeout(&mut self, at: usize, now: Time) {
         let block = &self.window[at];
         let (silent, wave) = (block.asked, block.wave);
-        // If nobody answered, the trouble is more likely ours than everybody's.
-        if silent != block.copyset || silent.len() == 1 {
-            silent.iter().for_each(|member| self.health.note_timeout(member, now));
-        }
+        silent.iter().for_each(|member| self.health.note_timeout(member, now));
         self.reconsider(at, now);
         if self.window[at].wave == wave {
+            self.window[at].waits += 1;
             self.set_deadline(at, now);
         }
     }
@@ -283,7 +294,7 @@ impl Appender {
         for at in 0..self.window.len() {
             let block = &self.window[at];
             if block.copyset.contains(member) && !block.current.contains(member) {
-                let plan = self.plan(block.holders.intersection(usable), usable);
+                let plan = self.plan(block.holders.intersection(usable), usable, now);
                 self.begin_wave(at, plan, now);
             }
         }
