@@ -36,7 +36,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let mut stop = Stop::on_signals().map_err(ServeError::Signals)?;
     let config = Arc::new(config);
     let data_dir = Arc::new(DataDir::open(&config.data_dir, config.node_id, now_ms())?);
-    let http = HttpServer::bind(&config.http).await?;
+    let http = HttpServer::bind(&config.http).await.inspect_err(|_| data_dir.abandon())?;
     let status = Arc::new(Health::new(config.clone(), data_dir.clone()));
     let shown: Arc<dyn NodeStatus> = Arc::<Health>::clone(&status);
     let http = tokio::spawn(http.serve(shown, stop.clone()));
@@ -48,7 +48,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let node = match started {
         Ok(node) => node,
         Err(NodeError::Stopped) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            if error.is_of_ports() {
+                data_dir.abandon();
+            }
+            return Err(error.into());
+        }
     };
     status.is_ready(node.metadata().clone());
     tracing::info!(

@@ -240,9 +240,11 @@ async fn junk_on_the_port_is_no_trouble() {
 async fn an_occupied_port_is_refused() {
     let cluster = Cluster::start(1).await;
     let dir = TempDir::new().unwrap();
-    let second = cluster.command(1, dir.path()).output().unwrap();
+    let data_dir = dir.path().join("new");
+    let second = cluster.command(1, &data_dir).output().unwrap();
     let error = String::from_utf8(second.stderr).unwrap();
     assert!(!second.status.success() && error.contains("in use"), "{error}");
+    assert!(!data_dir.exists(), "a start that comes to nothing leaves nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

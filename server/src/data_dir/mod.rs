@@ -29,7 +29,19 @@ use marker::{FORMAT, MARKER_FILE, Marker};
 pub struct DataDir {
     path: PathBuf,
     marker: Mutex<Marker>,
+    made: Made,
     _lock: Lock,
+}
+
+/// What taking a directory has made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// It was a node's before.
+    Nothing,
+    /// It was empty.
+    Contents,
+    /// It was not there.
+    Directory,
 }
 
 /// Why a directory cannot be used.
@@ -83,7 +95,7 @@ impl DataDirError {
 impl DataDir {
     /// Takes the directory for `node`, and makes it if it is not there.
     pub fn open(path: &Path, node: NodeId, now_ms: i64) -> Result<Self, DataDirError> {
-        create(path)?;
+        let created = create(path)?;
         let path = path.canonicalize().map_err(DataDirError::file("find", path))?;
         // Before the lock, so that nothing is written into a directory that is not ours.
         if Marker::read(&path)?.is_none() {
@@ -91,18 +103,34 @@ impl DataDir {
         }
         let lock = Lock::take(&path)?;
         // Again, because only now nobody else writes it.
-        let marker = match Marker::read(&path)? {
+        let (marker, made) = match Marker::read(&path)? {
             Some(marker) if marker.node != node => {
                 return Err(DataDirError::OtherNode { path, found: marker.node, expected: node });
             }
-            Some(marker) => marker,
+            Some(marker) => (marker, Made::Nothing),
             None => {
                 let marker = Marker { format: FORMAT, node, cluster: None, created_ms: now_ms };
                 marker.write(&path)?;
-                marker
+                (marker, if created { Made::Directory } else { Made::Contents })
             }
         };
-        Ok(Self { path, marker: Mutex::new(marker), _lock: lock })
+        Ok(Self { path, marker: Mutex::new(marker), made, _lock: lock })
+    }
+
+    /// Leaves nothing of a directory that was new to [`open`](Self::open), for a start that failed before it stored anything in it. One
+    /// that was a node's before stays as it is.
+    pub fn abandon(&self) {
+        if self.made == Made::Nothing || self.cluster().is_some() || self.metadata_dir().exists() {
+            return;
+        }
+        let _ = fs::remove_dir_all(self.tls_dir());
+        // Without its marker, a directory that is not empty is nobody's.
+        if self.tls_dir().exists() || fs::remove_file(self.path.join(MARKER_FILE)).is_err() {
+            return;
+        }
+        if self.made == Made::Directory {
+            let _ = fs::remove_file(self.path.join(LOCK_FILE)).and_then(|()| fs::remove_dir(&self.path));
+        }
     }
 
     /// Absolute.
@@ -145,15 +173,16 @@ impl DataDir {
 
 const SHARD_PREFIX: &str = "shard-";
 
-fn create(path: &Path) -> Result<(), DataDirError> {
+/// Whether it was not there.
+fn create(path: &Path) -> Result<bool, DataDirError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(metadata) if metadata.is_dir() => Ok(false),
         Ok(_) => Err(DataDirError::NotADirectory { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(path).map_err(DataDirError::file("create the data directory", path))?;
             let parent =
                 path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-            durable::sync_dir(parent)
+            durable::sync_dir(parent).map(|()| true)
         }
         Err(error) => Err(DataDirError::file("look at the data directory", path)(error)),
     }
@@ -213,6 +242,31 @@ mod tests {
         assert!(error.contains(&format!("belongs to cluster {}", ClusterId(7))), "{error}");
         assert!(error.contains(&format!("of cluster {}", ClusterId(8))), "{error}");
         assert_eq!(data.cluster(), Some(ClusterId(7)));
+    }
+
+    #[test]
+    fn a_start_that_comes_to_nothing_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let data = open(&path).unwrap();
+        fs::create_dir(data.tls_dir()).unwrap();
+        fs::write(data.tls_dir().join("node.pem"), "made by this start").unwrap();
+        data.abandon();
+        assert!(!path.exists());
+
+        fs::create_dir(&path).unwrap();
+        let data = open(&path).unwrap();
+        data.abandon();
+        drop(data);
+        assert!(path.exists() && !path.join(MARKER_FILE).exists(), "the directory was there before");
+
+        drop(open(&path).unwrap());
+        open(&path).unwrap().abandon();
+        assert!(path.join(MARKER_FILE).exists(), "it was a node's before");
+        let data = open(&path).unwrap();
+        data.set_cluster(ClusterId(1)).unwrap();
+        data.abandon();
+        assert_eq!(data.cluster(), Marker::read(data.path()).unwrap().unwrap().cluster, "it belongs to a cluster");
     }
 
     #[test]

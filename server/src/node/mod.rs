@@ -108,6 +108,13 @@ pub enum NodeError {
     Stopped,
 }
 
+impl NodeError {
+    /// Whether the node did not even come to listen.
+    pub(crate) fn is_of_ports(&self) -> bool {
+        matches!(self, Self::Unresolved { .. } | Self::Listen(_) | Self::KafkaListen { .. })
+    }
+}
+
 /// A node that serves.
 pub(crate) struct Node {
     parts: Parts,
