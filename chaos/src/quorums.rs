@@ -7,18 +7,23 @@ use std::time::Duration;
 use dlog_client::{AppendOptions, Appender, Client};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::{LogId, PartitionId};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::place::{Place, PlaceArgs};
 use crate::table::table;
 
 const SERVE_PATIENCE: Duration = Duration::from_secs(30);
-/// Within it an append is acknowledged where appends go on: longer than it takes until a connection to a dead node is given up, for
-/// without a metadata leader nobody says that it is dead.
-const GOES_ON: Duration = Duration::from_secs(20);
+/// Within it an append is acknowledged when a cluster has just come up, or nodes have come back.
+const RECOVERS: Duration = Duration::from_secs(20);
+/// Within it an append is acknowledged where appends go on though nodes are down. They do within a second or two, also where nobody
+/// says who is dead; less than it takes until a connection to a dead node is given up. The rest is for busy machines.
+const GOES_ON: Duration = Duration::from_secs(5);
 /// How long all nodes live before some are killed.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How long records are written while nodes are down, and the pause between two.
+const LOOKED_AT: Duration = Duration::from_millis(1500);
+const PACE: Duration = Duration::from_millis(10);
 /// So long an append is not acknowledged where they stand still.
 const STANDS_STILL: Duration = Duration::from_secs(3);
 
@@ -86,6 +91,8 @@ impl Row {
 #[derive(Debug)]
 struct Played {
     bearable: usize,
+    /// How long appends stood still with as many down.
+    pause: Duration,
     /// With how many nodes down appends went on again, after one more than bearable.
     resumed_with: usize,
     wrong: Option<String>,
@@ -103,14 +110,16 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
         for down in [Down::Others, Down::SequencerFirst] {
             let played = play(row, down, &place).await.inspect_err(|_| place.keep())?;
             cells.push(played.bearable.to_string());
+            cells.push(format!("{:.2} s", played.pause.as_secs_f64()));
             cells.push(played.resumed_with.to_string());
             let name = format!("{} nodes, R = {}, W = {}, {down:?}", row.nodes, row.replication, row.write_quorum);
             println!("{name}: {}", played.wrong.as_deref().unwrap_or("as it should be"));
             wrong.extend(played.wrong.map(|what| format!("{name}: {what}")));
         }
-        rows.push(<[String; 7]>::try_from(cells).map_err(|_| "a row has seven cells")?);
+        rows.push(<[String; 9]>::try_from(cells).map_err(|_| "a row has nine cells")?);
     }
-    let headings = [">NODES", ">R", ">W", ">OTHERS DOWN", ">AGAIN WITH", ">SEQUENCER'S TOO", ">AGAIN WITH "];
+    let headings =
+        [">NODES", ">R", ">W", ">OTHERS DOWN", ">PAUSE", ">AGAIN WITH", ">SEQUENCER'S TOO", ">PAUSE ", ">AGAIN WITH "];
     println!("\n{}", table(headings, rows));
     if !wrong.is_empty() {
         place.keep();
@@ -128,15 +137,16 @@ async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
     let log: LogId = "chaos/quorum".parse().expect("a name");
     client.create_log(&log, 1, attributes(row)?).await.map_err(|error| error.to_string())?;
     let appender = client.appender(&log, AppendOptions::default()).await.map_err(|error| error.to_string())?;
-    if !goes_on(&appender, GOES_ON).await? {
+    if goes_on(&appender, RECOVERS).await?.is_none() {
         return Err(format!("a new log is not written to: {}", trouble(&appender)));
     }
     let bearable = row.bearable(down);
     let mut victims = Vec::new();
+    let mut pause = Duration::ZERO;
     for count in [bearable, bearable + 1] {
         cluster.revive().await.map_err(|error| error.to_string())?;
         cluster.serves(&client, SERVE_PATIENCE).await?;
-        if !goes_on(&appender, GOES_ON).await? {
+        if goes_on(&appender, RECOVERS).await?.is_none() {
             return Err(format!("appends stand still though all nodes live: {}", trouble(&appender)));
         }
         // What nodes know of each other when no metadata leader is left is what they have heard by now.
@@ -144,27 +154,32 @@ async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
         victims = choose(row, down, &client, &log).await?;
         if count > victims.len() {
             // Everybody but the sequencer may be gone.
-            return Ok(Played { bearable, resumed_with: bearable, wrong: None });
+            return Ok(Played { bearable, pause, resumed_with: bearable, wrong: None });
         }
         victims.truncate(count);
         for node in &victims {
             cluster.kill(*node, false).await.map_err(|error| error.to_string())?;
         }
         let is_bearable = count == bearable;
-        if goes_on(&appender, if is_bearable { GOES_ON } else { STANDS_STILL }).await? != is_bearable {
+        let acknowledged = match is_bearable {
+            true => keeps_going_on(&appender).await?,
+            false => goes_on(&appender, STANDS_STILL).await?,
+        };
+        pause = pause.max(acknowledged.unwrap_or_default());
+        if acknowledged.is_some() != is_bearable {
             let how = if is_bearable { "stand still" } else { "go on" };
             let wrong = Some(format!("appends {how} with {count} nodes down: {}", trouble(&appender)));
-            return Ok(Played { bearable, resumed_with: 0, wrong });
+            return Ok(Played { bearable, pause, resumed_with: 0, wrong });
         }
     }
     while let Some(node) = victims.pop() {
         cluster.start_node(node).await.map_err(|error| error.to_string())?;
-        if goes_on(&appender, GOES_ON).await? {
-            return Ok(Played { bearable, resumed_with: victims.len(), wrong: None });
+        if goes_on(&appender, RECOVERS).await?.is_some() {
+            return Ok(Played { bearable, pause, resumed_with: victims.len(), wrong: None });
         }
     }
     let wrong = Some(format!("appends stand still though all nodes are back: {}", trouble(&appender)));
-    Ok(Played { bearable, resumed_with: 0, wrong })
+    Ok(Played { bearable, pause, resumed_with: 0, wrong })
 }
 
 fn attributes(row: Row) -> Result<LogAttributes, String> {
@@ -188,13 +203,28 @@ async fn choose(row: Row, down: Down, client: &Client, log: &LogId) -> Result<Ve
     })
 }
 
-/// Whether a record is acknowledged in time.
-async fn goes_on(appender: &Appender, patience: Duration) -> Result<bool, String> {
+/// After how long a record is acknowledged, if it is in time.
+async fn goes_on(appender: &Appender, patience: Duration) -> Result<Option<Duration>, String> {
+    let began = Instant::now();
     let ack = appender.append("quorum").await.map_err(|error| error.to_string())?;
     match timeout(patience, ack).await {
-        Ok(outcome) => outcome.map(|_| true).map_err(|error| error.to_string()),
-        Err(_) => Ok(false),
+        Ok(outcome) => outcome.map(|_| Some(began.elapsed())).map_err(|error| error.to_string()),
+        Err(_) => Ok(None),
     }
+}
+
+/// The longest that a record takes while many are written, each after the one before, if all are in time.
+async fn keeps_going_on(appender: &Appender) -> Result<Option<Duration>, String> {
+    let until = Instant::now() + LOOKED_AT;
+    let mut longest = Duration::ZERO;
+    while Instant::now() < until {
+        match goes_on(appender, GOES_ON).await? {
+            Some(took) => longest = longest.max(took),
+            None => return Ok(None),
+        }
+        sleep(PACE).await;
+    }
+    Ok(Some(longest))
 }
 
 fn trouble(appender: &Appender) -> String {

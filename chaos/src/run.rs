@@ -56,12 +56,15 @@ pub(crate) struct Args {
     /// Copies before an acknowledgement [default: more than half]
     #[arg(long, value_name = "W")]
     write_quorum: Option<u8>,
+    /// Answers that recovery and readers need less than the strict rule says: availability before consistency [default: strict]
+    #[arg(long, value_name = "ANSWERS")]
+    read_quorum: Option<u8>,
     /// Acknowledge from memory: durability write_cache
     #[arg(long)]
     write_cache: bool,
     /// What troubles are drawn from [default: a new one]
     #[arg(long)]
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Kinds of trouble, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     troubles: Vec<Kind>,
@@ -79,19 +82,34 @@ impl Args {
         self.write_quorum.unwrap_or_else(|| self.replication() / 2 + 1)
     }
 
-    /// Nodes that may be away while appends go on after a failover: W − 1 for recovery, and less than half of the voters.
+    /// Of R shards; R − W + 1 by the strict rule.
+    fn read_quorum(&self) -> u8 {
+        self.read_quorum.unwrap_or_else(|| (self.replication() + 1).saturating_sub(self.write_quorum()))
+    }
+
+    /// Whether acknowledged records may be lost.
+    fn prefers_availability(&self) -> bool {
+        self.read_quorum() + self.write_quorum() <= self.replication()
+    }
+
+    /// Nodes that may be away while appends go on after a failover: what recovery can do without (W − 1 by the strict rule), and less
+    /// than half of the voters.
     fn nodes_at_once(&self) -> usize {
         if self.harsh {
             return self.nodes.into();
         }
         let voters = if self.nodes >= 5 { 5 } else { self.nodes.min(3) };
-        usize::from((self.write_quorum().saturating_sub(1)).min((voters.max(1) - 1) / 2))
+        usize::from(self.replication().saturating_sub(self.read_quorum()).min((voters.max(1) - 1) / 2))
     }
 
     fn attributes(&self) -> Result<LogAttributes, String> {
         let mut attributes = LogAttributes::replicated(self.replication());
         let durability = if self.write_cache { "write_cache" } else { "sync" };
-        let set = [("write_quorum", self.write_quorum().to_string()), ("durability", durability.to_owned())];
+        let set = [
+            ("write_quorum", self.write_quorum().to_string()),
+            ("read_quorum", self.read_quorum().to_string()),
+            ("durability", durability.to_owned()),
+        ];
         let set = set.into_iter().map(|(key, value)| (key.to_owned(), Some(value))).collect();
         attributes.update(&set).map_err(|error| error.to_string())?;
         Ok(attributes)
@@ -108,11 +126,15 @@ impl Args {
         nemesis::Plan { nodes: self.nodes.into(), at_once: self.nodes_at_once(), kinds, length }
     }
 
+    pub(crate) fn troubles(&self, seed: u64) -> Vec<Trouble> {
+        nemesis::draw(&self.plan(), &mut fastrand::Rng::with_seed(seed))
+    }
+
     /// The command that does the same again.
     fn command(&self, seed: u64) -> String {
         let mut command = format!(
             "dlog-chaos run --dlog {} --seed {seed} --seconds {} --nodes {} --partitions {} --writers {} --readers {} --rate {} \
-             --replication {} --write-quorum {}",
+             --replication {} --write-quorum {} --read-quorum {}",
             self.place.dlog.display(),
             self.seconds,
             self.nodes,
@@ -121,7 +143,8 @@ impl Args {
             self.readers,
             self.rate,
             self.replication(),
-            self.write_quorum()
+            self.write_quorum(),
+            self.read_quorum()
         );
         let kinds: Vec<_> = self.troubles.iter().filter_map(Kind::to_possible_value).collect();
         if !kinds.is_empty() {
@@ -147,9 +170,9 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
             return Err(format!("the cluster was not set up: {why}; look at {}", place.path().display()));
         }
     };
-    run.trouble(args).await;
+    run.trouble(args, seed).await;
     run.calm().await;
-    let verdict = run.judge(args.command(seed)).await?;
+    let verdict = run.judge(args, seed).await?;
     if !verdict {
         place.keep();
     }
@@ -160,7 +183,6 @@ struct Run {
     cluster: Cluster,
     client: Client,
     shared: Arc<Shared>,
-    rng: fastrand::Rng,
     writers: JoinSet<Result<(), String>>,
     readers: JoinSet<()>,
     /// Of each reader that follows: its partition, and how far it is.
@@ -188,7 +210,6 @@ impl Run {
             cluster,
             client,
             shared,
-            rng: fastrand::Rng::with_seed(seed),
             writers: JoinSet::new(),
             readers: JoinSet::new(),
             reached: Vec::new(),
@@ -232,8 +253,8 @@ impl Run {
     }
 
     /// Troubles begin and end at their times.
-    async fn trouble(&mut self, args: &Args) {
-        let troubles = nemesis::draw(&args.plan(), &mut self.rng);
+    async fn trouble(&mut self, args: &Args, seed: u64) {
+        let troubles = args.troubles(seed);
         let mut steps: Vec<(Duration, usize, bool)> = Vec::new();
         for (i, trouble) in troubles.iter().enumerate() {
             steps.extend([(trouble.from, i, true), (trouble.until, i, false)]);
@@ -410,7 +431,7 @@ impl Run {
         }
     }
 
-    async fn judge(mut self, command: String) -> Result<bool, String> {
+    async fn judge(mut self, args: &Args, seed: u64) -> Result<bool, String> {
         let tables = async {
             let info = self.client.log(&self.shared.log).await?;
             self.client.tables(&info).await
@@ -420,8 +441,9 @@ impl Run {
             failures: std::mem::take(&mut self.failures),
             done: std::mem::take(&mut self.done),
             tables,
-            command,
+            may_give_up: args.prefers_availability(),
+            command: args.command(seed),
         };
-        verdict.show(&self.shared.history(), &self.cluster)
+        verdict.show(&mut self.shared.history(), &self.cluster)
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use dlog_proto::EpochTable;
 
-use crate::checker::{self, Findings, Promise};
+use crate::checker::{self, Findings, Promise, given_up};
 use crate::cluster::Cluster;
 use crate::history::{History, Outcome};
 use crate::net::Count;
@@ -27,16 +27,25 @@ pub(crate) struct Verdict {
     /// What was done, in words.
     pub(crate) done: Vec<String>,
     pub(crate) tables: Vec<EpochTable>,
+    /// The log prefers availability.
+    pub(crate) may_give_up: bool,
     /// That does the same again.
     pub(crate) command: String,
 }
 
 impl Verdict {
     /// Prints it. Whether all is well.
-    pub(crate) fn show(mut self, history: &History, cluster: &Cluster) -> Result<bool, String> {
+    pub(crate) fn show(mut self, history: &mut History, cluster: &Cluster) -> Result<bool, String> {
+        let given_up = if self.may_give_up { given_up::set_aside(history, &self.tables) } else { 0 };
         let findings = checker::check(history);
         self.failures.extend(alarms(cluster));
+        if !self.may_give_up {
+            self.failures.extend(self.tables.iter().filter_map(decided_without_authority));
+        }
         println!("\n{}", summary(history, &self.tables));
+        if self.may_give_up {
+            println!("{given_up} acknowledged records were given up with decisions without authority, as this log may");
+        }
         println!("{}", network(cluster));
         let broken = |promise: Promise| match findings.count(promise) {
             0 => "yes".to_owned(),
@@ -118,6 +127,12 @@ fn epochs(table: &EpochTable) -> String {
         text += &format!("  {} by {}, base offset {base}, end {end}\n", entry.epoch, entry.sequencer);
     }
     text
+}
+
+/// No disk is ever lost, so there is no reason for one.
+fn decided_without_authority(table: &EpochTable) -> Option<String> {
+    let entry = table.epochs.iter().find(|entry| entry.end.is_some_and(|end| !end.authoritative))?;
+    Some(format!("the end of {} of partition {} was decided without authority", entry.epoch, table.partition))
 }
 
 /// Lines that no node should write.

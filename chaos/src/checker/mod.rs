@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod appends;
+pub(crate) mod given_up;
 mod readings;
 mod tails;
 #[cfg(test)]

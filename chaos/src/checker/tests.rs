@@ -1,8 +1,13 @@
 //! Histories that are broken in one way each, and whether that is seen.
 
-use dlog_proto::{Epoch, Esn, Lsn};
+use std::sync::Arc;
 
-use super::{Findings, Promise, check};
+use dlog_proto::{
+    End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId, Nodeset,
+    PartitionUid, ProcessId, QuorumConfig, Replication, ShardId,
+};
+
+use super::{Findings, Promise, check, given_up};
 use crate::history::{Append, At, History, Outcome, Reading, RecordId, Seen, Tail};
 
 fn lsn(epoch: u32, esn: u32) -> Lsn {
@@ -245,4 +250,56 @@ fn the_file_has_a_line_for_everything() {
     let of = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
     assert_eq!((of("append"), of("reading"), of("seen"), of("tail")), (4, 2, 7, 2));
     assert_eq!(lines[0]["outcome"]["acknowledged"]["lsn"], "e1n1");
+}
+
+/// The first epoch ended behind its first record; the second is open.
+fn table(authoritative: bool) -> EpochTable {
+    let member =
+        Member { shard: ShardId::new(1, 0), incarnation: Incarnation(1), location: Location::default(), weight: 1 };
+    let nodeset = Arc::new(Nodeset::new(vec![member]).expect("a shard"));
+    let replication = Arc::new(Replication::new(QuorumConfig::available(3)));
+    let entry = |epoch, base, end: Option<u32>| EpochEntry {
+        epoch: Epoch(epoch),
+        sequencer: NodeId(1),
+        process: ProcessId(1),
+        nodeset: nodeset.clone(),
+        replication: replication.clone(),
+        base_offset: Some(LogOffset(base)),
+        end: end.map(|last| End { last_esn: Esn(last), authoritative }),
+        activated_at: 0,
+    };
+    let epochs = vec![entry(1, 0, Some(1)), entry(2, 1, None)];
+    EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs }
+}
+
+/// The second record was acknowledged, read, and lost with its shard.
+fn lost(history: &mut History) {
+    let all = vec![seen(15, 0, lsn(1, 1), 0), seen(45, 1, lsn(2, 1), 2), seen(45, 2, lsn(2, 2), 3)];
+    history.readings = vec![reading(vec![seen(15, 0, lsn(1, 1), 0), seen(25, 1, lsn(1, 2), 1), all[1]])];
+    history.whole = vec![reading(all)];
+    let why = "sequence 5 where 4 is next".to_owned();
+    let refused = Outcome::Refused { at: At(45), why };
+    history.appends.push(Append { record: record(4), invoked: At(30), outcome: refused });
+}
+
+#[test]
+fn what_is_given_up_is_lost_only_where_nothing_stands_behind_the_decision() {
+    let found = broken(lost);
+    assert!(found.count(Promise::NoLoss) == 1 && found.count(Promise::OneSequence) > 0, "{found:?}");
+    let found = broken(|history| {
+        lost(history);
+        assert_eq!(given_up::set_aside(history, &[table(true)]), 0);
+    });
+    assert_eq!(found.count(Promise::NoLoss), 1, "an end with authority gives nothing up");
+    let found = broken(|history| {
+        lost(history);
+        assert_eq!(given_up::set_aside(history, &[table(false)]), 1);
+    });
+    assert!(found.is_clean(), "{found:?}");
+    let found = broken(|history| {
+        lost(history);
+        history.whole[0].seen.truncate(2);
+        given_up::set_aside(history, &[table(false)]);
+    });
+    assert_eq!(found.count(Promise::NoLoss), 1, "what is in the newest epoch is not given up");
 }
