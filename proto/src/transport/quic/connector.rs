@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connect_error::ConnectError;
+use super::profile::Side;
 use super::{ConnectionClass, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, MTU_MAX, QuicConnection, profile, socket};
 use crate::transport::address::HostPort;
 use crate::transport::complaints::Complaints;
@@ -63,8 +64,8 @@ impl QuicConnector {
     pub fn new(trust: Trust, node: Option<&NodeCert>, config: ConnectorConfig) -> Result<Self, TlsError> {
         let shared = Shared {
             tls: ClientTls::new(trust, node, super::ALPN)?,
-            loopback: profile::transport(MtuClass::Loopback, config.mtu_max, config.idle_timeout),
-            network: profile::transport(MtuClass::Network, config.mtu_max, config.idle_timeout),
+            loopback: profile::transport(Side::Connects, MtuClass::Loopback, config.mtu_max, config.idle_timeout),
+            network: profile::transport(Side::Connects, MtuClass::Network, config.mtu_max, config.idle_timeout),
             endpoints: Mutex::default(),
             complaints: Arc::new(Complaints::new()),
             config,

@@ -16,6 +16,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime, VarInt};
 use tokio::time::{Instant, timeout_at};
 
+use super::profile::Side;
 use super::{ConnectionClass, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, MTU_MAX, QuicConnection, canonical, close_reason};
 use super::{profile, reset, socket};
 use crate::transport::complaints::Complaints;
@@ -111,7 +112,7 @@ impl QuicListener {
         let server_config = |class, crypto: &Arc<QuicServerConfig>| {
             let mut server = ServerConfig::with_crypto(Arc::clone(crypto) as _);
             server
-                .transport_config(profile::transport(class, config.mtu_max, config.idle_timeout))
+                .transport_config(profile::transport(Side::Accepts, class, config.mtu_max, config.idle_timeout))
                 .migration(false)
                 .max_incoming(2 * config.half_open_max + IGNORED_ABOVE)
                 .incoming_buffer_size(UNACCEPTED_BYTES_MAX)

@@ -8,9 +8,11 @@
 //!   of half of that loses none.
 //! - A segment occupies the send window until its last byte is acknowledged. A segment near the size of the window stalls on
 //!   delayed acknowledgements, and thousands of small ones cost quadratic time: see `lane_io`.
-//! - The send window (2 MiB) is shared by the lanes of a connection, and so is the receive window (16 MiB, of which a lane may
-//!   take 8): bulk lanes keep others waiting, and two lanes that nobody reads stop all. Hence control and data have
-//!   connections of their own, and whoever accepts a lane reads it.
+//! - The send window (2 MiB) is shared by the lanes of a connection: bulk lanes keep others waiting. Hence control and data have
+//!   connections of their own.
+//! - So is the receive window. Who accepts connections has one (16 MiB, of which a lane may take 8), for anybody may fill it, and
+//!   reads every lane, or two of them would stop all. Who connects chooses its lanes and may leave some unread, such as a reader's
+//!   that is not read on: it bounds each (4 MiB) and not their sum, so that they keep nobody waiting.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,8 +31,10 @@ pub const MTU_MAX: u16 = 6500;
 const MTU_MIN: u16 = 1200;
 const INITIAL_WINDOW_BYTES: u64 = 4 << 20;
 pub(super) const SEND_WINDOW_BYTES: usize = 2 << 20;
-const STREAM_RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
-const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
+const ACCEPTED_LANE_WINDOW_BYTES: u32 = 8 << 20;
+const ACCEPTED_WINDOW_BYTES: u32 = 16 << 20;
+/// Twice what can be on its way.
+const OPENED_LANE_WINDOW_BYTES: u32 = 4 << 20;
 pub(super) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 const LANES_MAX: u32 = 4096;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -40,6 +44,8 @@ const UDP_PAYLOAD_MAX: u16 = 65_527;
 const _: () = assert!(SEGMENTS_PER_BATCH * MTU_MAX as usize <= 65_000, "or whole batches are lost without an error");
 const _: () = assert!(INITIAL_WINDOW_BYTES > 2 * MTU_MAX as u64, "or the first packet is never sent");
 const _: () = assert!(MTU_MIN <= 16_383, "or quinn panics: the length of a long header has two bytes");
+const _: () =
+    assert!(OPENED_LANE_WINDOW_BYTES as usize >= 2 * SEND_WINDOW_BYTES, "or reading lags behind the send window");
 const _: () = assert!(SOCKET_BUFFER_BYTES >= 2 * SEND_WINDOW_BYTES, "or the receiver's kernel drops packets");
 const _: () = assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_TIMEOUT.as_secs(), "or one lost packet ends an idle connection");
 
@@ -50,18 +56,29 @@ pub(super) fn mtu_class(peer: IpAddr) -> MtuClass {
     if peer.to_canonical().is_loopback() { MtuClass::Loopback } else { MtuClass::Network }
 }
 
+/// Which side of a connection this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Accepts,
+    Connects,
+}
+
 /// `mtu_max` is bounded by what every path carries and by [`MTU_MAX`].
-pub(super) fn transport(class: MtuClass, mtu_max: u16, idle_timeout: Duration) -> Arc<TransportConfig> {
+pub(super) fn transport(side: Side, class: MtuClass, mtu_max: u16, idle_timeout: Duration) -> Arc<TransportConfig> {
     let mtu_max = mtu_max.clamp(MTU_MIN, MTU_MAX);
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(10)).reordering_threshold(VarInt::from_u32(2));
     let idle_timeout = IdleTimeout::try_from(idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
+    let (lane_window, window) = match side {
+        Side::Accepts => (ACCEPTED_LANE_WINDOW_BYTES.into(), ACCEPTED_WINDOW_BYTES.into()),
+        Side::Connects => (OPENED_LANE_WINDOW_BYTES.into(), VarInt::MAX),
+    };
     let mut config = TransportConfig::default();
     config
         .min_mtu(MTU_MIN)
         .send_window(SEND_WINDOW_BYTES as u64)
-        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .stream_receive_window(lane_window)
+        .receive_window(window)
         .send_fairness(false)
         .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(VarInt::from_u32(LANES_MAX))

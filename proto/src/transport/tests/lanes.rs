@@ -95,6 +95,33 @@ async fn a_sender_that_waits_is_held_back_by_a_receiver_that_does_not_read() {
     .await;
 }
 
+/// A client may have readers that are paused, and go on with others, and with appending.
+#[tokio::test]
+async fn lanes_that_the_connecting_side_does_not_read_hinder_no_other() {
+    over_each(async |client, server| {
+        let (mut ours, mut theirs) = lane(&client, &server).await;
+        let payload = Bytes::from(vec![1; 256 << 10]);
+        let mut unread = Vec::new();
+        for _ in 0..8 {
+            let (not_read, tx) = lane(&client, &server).await;
+            while timeout(Duration::from_millis(50), tx.tx.ready()).await.is_ok() {
+                tx.tx.send(frame(0, payload.clone())).unwrap();
+            }
+            unread.push((not_read, tx));
+        }
+        for corr in 0..100 {
+            ours.tx.send(frame(corr, &b"question"[..])).unwrap();
+            assert_eq!(theirs.rx.recv().await.unwrap().corr, corr);
+            theirs.tx.send(frame(corr, payload.clone())).unwrap();
+            assert_eq!(ours.rx.recv().await.unwrap().payload.len(), payload.len());
+        }
+        for (mut not_read, _tx) in unread {
+            assert_eq!(not_read.rx.recv().await.unwrap().payload.len(), payload.len(), "it was only kept waiting");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_high_water_mark_can_be_set() {
     let (left, right) = memory::pair();
