@@ -35,3 +35,5 @@ pub use broker::{Broker, LogDir, LogDirUsage, Pending, ProposeError};
 pub use gateway::Gateway;
 pub use group::GroupSettings;
 pub use settings::Settings;
+#[cfg(any(test, feature = "samples"))]
+pub use wire::samples;

@@ -3,6 +3,8 @@
 mod answer;
 mod fetch_answer;
 mod request;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 mod shape;
 mod shapes;
 pub(crate) mod versions;

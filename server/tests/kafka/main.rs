@@ -1,176 +1,38 @@
 //! Kafka's protocol, spoken to whole nodes.
 
+mod admin;
+mod client;
+mod connections;
+mod consuming;
+mod every_request;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use client::{Kafka, PATIENCE, text, topic};
 use dlog_client::Position;
 use dlog_proto::Lsn;
-use dlog_proto::record::{self, BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
+use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use support::{Cluster, dlog, free_address};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn topic(name: &str) -> TopicName {
-    TopicName(text(name))
-}
-
-/// A connection to a node.
-struct Kafka(TcpStream);
-
-impl Kafka {
-    fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(stream)
-    }
-
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        let mut out = BytesMut::new();
-        out.put_i32(0);
-        let mut header = RequestHeader::default();
-        (header.request_api_key, header.request_api_version, header.correlation_id) = (R::KEY, version, 7);
-        header.client_id = Some(text("test"));
-        header.encode(&mut out, R::header_version(version)).unwrap();
-        request.encode(&mut out, version).unwrap();
-        let len = out.len() as i32 - 4;
-        out[..4].copy_from_slice(&len.to_be_bytes());
-        self.0.write_all(&out).unwrap();
-        let mut len = [0; 4];
-        self.0.read_exact(&mut len).unwrap();
-        let mut answer = vec![0; i32::from_be_bytes(len) as usize];
-        self.0.read_exact(&mut answer).unwrap();
-        let mut answer = Bytes::from(answer);
-        ResponseHeader::decode(&mut answer, R::Response::header_version(version)).unwrap();
-        let response = R::Response::decode(&mut answer, version).unwrap();
-        assert!(!answer.has_remaining(), "nothing follows the answer");
-        response
-    }
-
-    /// Whether the node closes the connection instead of answering.
-    fn is_closed(&mut self) -> bool {
-        matches!(self.0.read(&mut [0; 1]), Ok(0) | Err(_))
-    }
-
-    fn create(&mut self, name: &str, partitions: i32, copies: i16) {
-        let mut create = create_topics_request::CreatableTopic::default();
-        (create.name, create.num_partitions, create.replication_factor) = (topic(name), partitions, copies);
-        let mut request = CreateTopicsRequest::default();
-        (request.topics, request.timeout_ms) = (vec![create], 30_000);
-        let response = self.ask(7, &request);
-        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-    }
-
-    /// Who leads each partition of a topic, once all have a leader: its address.
-    fn leaders(&mut self, name: &str) -> BTreeMap<i32, String> {
-        let mut wanted = metadata_request::MetadataRequestTopic::default();
-        wanted.name = Some(topic(name));
-        let mut request = MetadataRequest::default();
-        request.topics = Some(vec![wanted]);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let response = self.ask(12, &request);
-            let brokers: BTreeMap<i32, String> =
-                response.brokers.iter().map(|b| (b.node_id.0, format!("{}:{}", b.host, b.port))).collect();
-            let leader = |p: &metadata_response::MetadataResponsePartition| {
-                Some((p.partition_index, brokers.get(&p.leader_id.0)?.clone()))
-            };
-            let partitions = &response.topics[0].partitions;
-            match partitions.iter().map(leader).collect() {
-                Some(leaders) if !partitions.is_empty() => return leaders,
-                _ => assert!(Instant::now() < deadline, "there are leaders: {response:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(50));
+/// What comes to be, within a while.
+fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
         }
-    }
-
-    fn produce(&mut self, name: &str, partition: i32, batch: Bytes) -> Result<i64, ResponseError> {
-        let mut data = produce_request::PartitionProduceData::default();
-        (data.index, data.records) = (partition, Some(batch));
-        let mut of_topic = produce_request::TopicProduceData::default();
-        (of_topic.name, of_topic.partition_data) = (topic(name), vec![data]);
-        let mut request = ProduceRequest::default();
-        (request.acks, request.timeout_ms, request.topic_data) = (-1, 30_000, vec![of_topic]);
-        let response = self.ask(9, &request);
-        let done = &response.responses[0].partition_responses[0];
-        ResponseError::try_from_code(done.error_code).map_or(Ok(done.base_offset), Err)
-    }
-
-    /// Goes to whoever leads the partition now.
-    fn follow(&mut self, name: &str, partition: i32) {
-        std::thread::sleep(Duration::from_millis(20));
-        let leader = self.leaders(name).remove(&partition).unwrap();
-        *self = Self::connect(&leader);
-    }
-
-    /// As a producer does: what is refused for now is sent again.
-    fn produce_patiently(&mut self, name: &str, partition: i32, batch: &Bytes) -> i64 {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.produce(name, partition, batch.clone()) {
-                Ok(offset) => return offset,
-                Err(error) => assert!(error.is_retriable() && Instant::now() < deadline, "{error}"),
-            }
-            self.follow(name, partition);
-        }
-    }
-
-    /// Values from an offset on, as one Fetch gives them, with their offsets.
-    fn fetch(&mut self, name: &str, partition: i32, offset: i64, max_bytes: i32) -> Vec<(i64, String)> {
-        let mut wanted = fetch_request::FetchPartition::default();
-        (wanted.partition, wanted.fetch_offset, wanted.partition_max_bytes) = (partition, offset, max_bytes);
-        let mut of_topic = fetch_request::FetchTopic::default();
-        (of_topic.topic, of_topic.partitions) = (topic(name), vec![wanted]);
-        let mut request = FetchRequest::default();
-        (request.max_wait_ms, request.min_bytes, request.max_bytes) = (500, 1, max_bytes);
-        request.topics = vec![of_topic];
-        let response = self.ask(12, &request);
-        let fetched = &response.responses[0].partitions[0];
-        let retriable = [ResponseError::NotLeaderOrFollower, ResponseError::OffsetNotAvailable];
-        assert!(
-            fetched.error_code == 0 || retriable.iter().any(|error| error.code() == fetched.error_code),
-            "partition {partition} from {offset}: {}",
-            fetched.error_code
-        );
-        let mut values = Vec::new();
-        for batch in record::batches(fetched.records.clone().unwrap_or_default()) {
-            let batch = batch.unwrap();
-            for record in batch.records().unwrap() {
-                let record = record.unwrap();
-                let at = batch.header().base_offset as i64 + i64::from(record.offset_delta);
-                values.push((at, String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
-            }
-        }
-        values.retain(|(at, _)| *at >= offset);
-        values
-    }
-
-    /// Reads so many records from an offset on, in order.
-    fn read(&mut self, name: &str, partition: i32, from: i64, count: usize, max_bytes: i32) -> Vec<(i64, String)> {
-        let (mut read, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-        while read.len() < count {
-            let next = from + read.len() as i64;
-            let fetched = self.fetch(name, partition, next, max_bytes);
-            if fetched.is_empty() {
-                self.follow(name, partition);
-            }
-            read.extend(fetched);
-            assert!(Instant::now() < deadline, "partition {partition}: {} of {count} records came", read.len());
-        }
-        read
+        assert!(Instant::now() < deadline, "it comes to be");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

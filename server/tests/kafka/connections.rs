@@ -1,0 +1,102 @@
+//! What a connection is told before and between records: versions, acknowledgements, order.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::*;
+
+use crate::client::{Kafka, produce_request, text};
+use crate::support::Cluster;
+
+fn batch(base_sequence: i32) -> Bytes {
+    let mut builder = BatchBuilder::new(1024);
+    builder.append(&NewRecord::of_value(1, b"value"));
+    let producer = Some(ProducerStamp { id: 9000, epoch: 0, base_sequence });
+    builder.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze()
+}
+
+/// A client from the future is answered in version 0 and told what there is; one that asks for anything else that is not
+/// offered is closed, and nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_that_are_not_known_are_answered_in_version_0() {
+    let cluster = Cluster::start(1).await;
+    let mut kafka = Kafka::connect(cluster.address(1));
+    for _ in 0..2 {
+        let mut request = BytesMut::new();
+        (request.put_i16(ApiKey::ApiVersions as i16), request.put_i16(99), request.put_i32(4242));
+        (request.put_i16(-1), request.put_slice(b"\0whatever comes in that version"));
+        let mut answer = kafka.exchange(&request);
+        assert_eq!((answer.get_i32(), answer.get_i16()), (4242, ResponseError::UnsupportedVersion.code()));
+        let versions: Vec<_> =
+            (0..answer.get_i32()).map(|_| (answer.get_i16(), answer.get_i16(), answer.get_i16())).collect();
+        assert_eq!(versions, [(ApiKey::ApiVersions as i16, 0, 4)]);
+        assert!(!answer.has_remaining(), "no throttle time, no tags: that is version 0");
+    }
+    let mut versions = ApiVersionsRequest::default();
+    (versions.client_software_name, versions.client_software_version) = (text("test"), text("1"));
+    let told = kafka.ask(4, &versions);
+    let highest = |key: ApiKey| told.api_keys.iter().find(|told| told.api_key == key as i16).unwrap().max_version;
+    // Who sends ids instead of names must have been able to learn them, and must be able to fetch by them.
+    assert!(highest(ApiKey::Produce) >= 13 && highest(ApiKey::Fetch) >= 13 && highest(ApiKey::Metadata) >= 12);
+    let mut later = BytesMut::new();
+    (later.put_i16(ApiKey::Metadata as i16), later.put_i16(99), later.put_i32(1), later.put_i16(-1));
+    kafka.tell(&later);
+    assert!(kafka.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_no_acknowledgement_gets_none_and_keeps_its_order() {
+    let cluster = Cluster::start(1).await;
+    let mut kafka = Kafka::connect(cluster.address(1));
+    kafka.create("unacknowledged", 1, 1);
+    kafka.leaders("unacknowledged");
+    assert_eq!(kafka.produce_patiently("unacknowledged", 0, &batch(0)), 0);
+    // Were one of them answered, it would be taken for the answer to the last.
+    (1..50).for_each(|sequence| kafka.tell_request(9, &produce_request("unacknowledged", 0, 0, batch(sequence))));
+    let done = kafka.ask(9, &produce_request("unacknowledged", 0, 1, batch(50)));
+    let done = &done.responses[0].partition_responses[0];
+    assert_eq!((done.error_code, done.base_offset), (0, 50));
+    // A sequence that was left out is refused, and the partition goes on.
+    assert_eq!(kafka.produce("unacknowledged", 0, batch(60)), Err(ResponseError::OutOfOrderSequenceNumber));
+    assert_eq!(kafka.produce("unacknowledged", 0, batch(51)), Ok(51));
+    // The only way to say that a batch was not taken is to close.
+    kafka.tell_request(9, &produce_request("unacknowledged", 0, 0, batch(70)));
+    assert!(kafka.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_log_takes_is_refused_by_the_code_that_clients_know() {
+    let cluster = Cluster::start(1).await;
+    let mut kafka = Kafka::connect(cluster.address(1));
+    kafka.create("picky", 1, 1);
+    kafka.leaders("picky");
+    let good = batch(0);
+    let broken = |at: usize, value: u8| {
+        let mut bytes = BytesMut::from(&good[..]);
+        bytes[at] = value;
+        bytes.freeze()
+    };
+    let last = good.len() - 1;
+    assert_eq!(kafka.produce("picky", 0, broken(last, 9)), Err(ResponseError::CorruptMessage));
+    // Format 1: the byte that says so is in the same place in all formats.
+    assert_eq!(kafka.produce("picky", 0, broken(16, 1)), Err(ResponseError::UnsupportedForMessageFormat));
+    assert_eq!(kafka.produce("picky", 0, Bytes::new()), Err(ResponseError::InvalidRecord));
+    assert_eq!(kafka.produce("picky", 7, good.clone()), Err(ResponseError::UnknownTopicOrPartition));
+    let mut builder = BatchBuilder::new(2 << 20);
+    builder.append(&NewRecord::of_value(1, &vec![b'x'; 1 << 20]));
+    let long = builder.finish(BatchOptions::default()).freeze();
+    assert_eq!(kafka.produce("picky", 0, long), Err(ResponseError::MessageTooLarge));
+    let mut request = produce_request("picky", 0, 3, good.clone());
+    assert_eq!(
+        kafka.ask(9, &request).responses[0].partition_responses[0].error_code,
+        ResponseError::InvalidRequiredAcks.code()
+    );
+    request.acks = -1;
+    assert_eq!(kafka.ask(9, &request).responses[0].partition_responses[0].base_offset, 0, "nothing was taken before");
+    // A producer that is not known begins with its first batch.
+    let mut stranger = BatchBuilder::new(1024);
+    stranger.append(&NewRecord::of_value(1, b"value"));
+    let producer = Some(ProducerStamp { id: 5_000_000, epoch: 3, base_sequence: 0 });
+    let stranger = stranger.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze();
+    assert_eq!(kafka.produce("picky", 0, stranger), Ok(1));
+}
