@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::{ActiveProducer, Admission, ProducerBatch, ProducerTable, StoredBatch};
-use dlog_proto::record::{self, BatchError, BatchHeader, TimestampType};
+use dlog_proto::record::{self, BatchError, BatchHeader, NO_TIMESTAMP};
 use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, Kept, PartitionRelease,
     ProducersRead, SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
@@ -44,7 +44,7 @@ pub struct AppendRequest {
     pub acks: Acks,
     /// Answer with the offset, even if that means waiting.
     pub with_offset: bool,
-    /// The records get the time of this moment instead of their producer's.
+    /// The records get the time at which the epoch takes them instead of their producer's.
     pub append_time: bool,
     /// One record batch; validated here.
     pub batch: Bytes,
@@ -230,21 +230,15 @@ impl PartitionSequencer {
     }
 
     /// Takes an append. The answer comes as [`Output::Reply`].
-    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, mut request: AppendRequest) {
+    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, request: AppendRequest) {
         self.now_ms = self.now_ms.max(now_ms);
         if self.preempted_by.is_some() {
             return self.refuse(request.token, AppendError::NotSequencer { node: None, epoch: self.epoch });
         }
-        let mut header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
+        let header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
             Ok(header) => header,
             Err(error) => return self.refuse(request.token, append_error(error)),
         };
-        if request.append_time {
-            let mut stamped = BytesMut::from(&*request.batch);
-            record::set_append_time(&mut stamped, now_ms);
-            header = BatchHeader::parse(&stamped).expect("a batch that was checked has a header");
-            request.batch = stamped.freeze();
-        }
         let depends = request.with_offset || header.last_sequence().is_some();
         let queue = !self.waiting.is_empty() || !(matches!(self.past, Past::Ready) || bug(Bug::DedupDoesNotWait));
         if depends && queue || self.succession != Succession::None {
@@ -303,12 +297,15 @@ impl PartitionSequencer {
     /// Hands a batch to the epoch. Its first ESN, unless it was refused; the batch itself, if the epoch is full.
     fn append(&mut self, request: AppendRequest, header: &BatchHeader) -> Result<Option<Esn>, AppendRequest> {
         let (token, acks) = (request.token, request.acks);
-        let timestamps = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
-        let stamped = header.attributes.timestamp_type() == TimestampType::LogAppendTime;
-        let append_time = if stamped { header.max_timestamp_ms } else { -1 };
+        let produced = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
+        // Stamped only here: what had to wait may go to a new epoch, and is checked there as what a producer sent.
+        let (batch, timestamps, append_time) = match request.append_time {
+            true => (with_append_time(&request.batch, self.now_ms), (self.now_ms, self.now_ms), self.now_ms),
+            false => (request.batch.clone(), produced, NO_TIMESTAMP),
+        };
         let waiter = |esn| Some(Waiter { token, acks, esn, append_time, duplicate: false });
-        let len = request.batch.len() as u64;
-        match self.appender.handle_append(request.batch.clone(), header.span(), timestamps, waiter) {
+        let len = batch.len() as u64;
+        match self.appender.handle_append(batch, header.span(), timestamps, waiter) {
             Ok(esn) => {
                 self.snapshots.add_bytes(len);
                 Ok(Some(esn))
@@ -332,8 +329,9 @@ impl PartitionSequencer {
     /// INV-DEDUP: a batch of this epoch that is still on its way answers when it is acknowledged.
     fn answer_duplicate(&mut self, now: Time, request: &AppendRequest, stored: StoredBatch) {
         let (token, acks, esn) = (request.token, request.acks, stored.lsn.esn());
+        let append_time = if request.append_time { stored.timestamp } else { NO_TIMESTAMP };
         if stored.lsn.epoch() == self.epoch {
-            let waiter = Waiter { token, acks, esn, append_time: -1, duplicate: true };
+            let waiter = Waiter { token, acks, esn, append_time, duplicate: true };
             if !bug(Bug::DuplicateAnsweredEarly) {
                 if self.appender.join(waiter) {
                     return;
@@ -342,10 +340,10 @@ impl PartitionSequencer {
             }
         }
         if stored.lsn.epoch() == self.epoch {
-            return self.done(now, Waiter { token, acks, esn, append_time: -1, duplicate: true });
+            return self.done(now, Waiter { token, acks, esn, append_time, duplicate: true });
         }
         let offset = self.table.offset_of(stored.lsn);
-        let ok = AppendOk { lsn: stored.lsn, offset, append_time: -1, duplicate: true };
+        let ok = AppendOk { lsn: stored.lsn, offset, append_time, duplicate: true };
         self.out.push_back(Output::Reply { token, outcome: Ok(ok) });
     }
 
@@ -792,6 +790,13 @@ pub(crate) fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
     }
     ends.drain(..ends.len().saturating_sub(ENDS_KEPT_MAX));
     ends
+}
+
+/// The batch with the time at which it was appended.
+fn with_append_time(batch: &[u8], now_ms: TimestampMs) -> Bytes {
+    let mut stamped = BytesMut::from(batch);
+    record::set_append_time(&mut stamped, now_ms);
+    stamped.freeze()
 }
 
 fn producer_batch(header: &BatchHeader) -> Option<ProducerBatch> {

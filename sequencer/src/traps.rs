@@ -465,6 +465,39 @@ fn a_planned_change_of_epoch_is_seen_by_nobody() {
 }
 
 #[test]
+fn records_get_the_time_at_which_an_epoch_takes_them_and_retries_are_told_the_first_time() {
+    let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
+    let stamped = |token, base_sequence| {
+        let mut batch = BatchBuilder::new(256);
+        batch.append(&NewRecord::of_value(5, b"record"));
+        let producer = Some(ProducerStamp { id: 7, epoch: 0, base_sequence });
+        let batch = batch.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze();
+        AppendRequest { token: Token(token), acks: Acks::Quorum, with_offset: false, append_time: true, batch }
+    };
+    rig.sequencer.handle_append(rig.now, 1000, stamped(1, 0));
+    rig.sequencer.handle_append(rig.now, 2000, stamped(2, 0));
+    rig.pump();
+    rig.answer(&[1, 2, 3]);
+    rig.sequencer.handle_append(rig.now, 3000, stamped(3, 0));
+    rig.pump();
+    let times: Vec<_> = rig.replies.iter().map(|(token, ok)| (*token, ok.as_ref().unwrap().append_time)).collect();
+    assert_eq!(times, [(1, 1000), (2, 1000), (3, 1000)]);
+    rig.sequencer.begin_planned_succession();
+    rig.sequencer.handle_append(rig.now, 4000, stamped(4, 1));
+    rig.pump();
+    // What waited is checked by the next epoch as if it had just come.
+    let waiting = rig.sequencer.take_waiting_appends();
+    let mut next = Rig::new(QuorumConfig::majority(3), Settings::default());
+    waiting.into_iter().for_each(|request| next.sequencer.handle_append(next.now, 5000, request));
+    next.pump();
+    assert!(
+        matches!(next.replies[..], [(4, Err(AppendError::UnknownProducer { .. }))]),
+        "it is new here, and nothing else is wrong with it: {:?}",
+        next.replies
+    );
+}
+
+#[test]
 fn an_epoch_gives_way_before_its_numbers_run_out() {
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings { esn_max: Esn(2), ..Settings::default() });
     (1..=3).for_each(|token| rig.append(token, Acks::Quorum));

@@ -115,6 +115,11 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
+    /// When the batch was appended, if its log keeps that in place of the producer's times.
+    pub fn append_time_ms(&self) -> Option<TimestampMs> {
+        (self.attributes.timestamp_type() == TimestampType::LogAppendTime).then_some(self.max_timestamp_ms)
+    }
+
     /// Reads the header that `bytes` begin with. They may end after it: that the batch is whole and intact is for
     /// [`RecordBatch::parse`](crate::record::RecordBatch::parse) and [`check_produced`](crate::record::check_produced).
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::record::error::BatchError;
-use crate::record::header::{BatchHeader, TimestampType};
+use crate::record::header::BatchHeader;
 use crate::record::varint;
 use crate::time::TimestampMs;
 
@@ -192,10 +192,7 @@ impl Cursor {
             offset_delta_min: 0,
             offset_delta_max: header.last_offset_delta,
             base_timestamp_ms: header.base_timestamp_ms,
-            append_time_ms: match header.attributes.timestamp_type() {
-                TimestampType::CreateTime => None,
-                TimestampType::LogAppendTime => Some(header.max_timestamp_ms),
-            },
+            append_time_ms: header.append_time_ms(),
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Controller {
     touched: HashMap<PartitionUid, Epoch>,
     /// Trim points that cores know of.
     trimmed: HashMap<PartitionUid, Lsn>,
+    /// Partitions whose records get the time at which they are appended, as far as cores know.
+    append_time: HashSet<PartitionUid>,
     /// What this process sequences with a replication that its log had before.
     outdated: BTreeSet<PartitionUid>,
     /// What was looked at last.
@@ -54,6 +56,7 @@ struct News {
     superseded: Vec<(PartitionUid, Epoch)>,
     trimmed: Vec<(PartitionUid, Lsn)>,
     renew: Vec<PartitionUid>,
+    append_time: Vec<(PartitionUid, bool)>,
 }
 
 impl Controller {
@@ -76,6 +79,7 @@ impl Controller {
             assigned: HashSet::new(),
             touched: HashMap::new(),
             trimmed: HashMap::new(),
+            append_time: HashSet::new(),
             outdated: BTreeSet::new(),
             looked: None,
             lease_until,
@@ -160,7 +164,11 @@ impl Controller {
         if !trimmed.is_empty() {
             self.cores.tell_all(|| Input::Trimmed(trimmed.clone()));
         }
-        for (core, News { assigned, superseded, renew, .. }) in self.cores.iter().zip(news) {
+        for (core, News { assigned, superseded, renew, append_time, .. }) in self.cores.iter().zip(news) {
+            // Before any append can come.
+            if !append_time.is_empty() {
+                core.tell(Input::AppendTime(append_time));
+            }
             // In this order: who was superseded and is assigned again starts over.
             if !superseded.is_empty() {
                 core.tell(Input::Superseded(superseded));
@@ -196,6 +204,10 @@ impl Controller {
             news.superseded.push((partition, epoch));
             self.assigned.remove(&partition);
         }
+        if mine {
+            let log = view.log_by_uid(entry.log);
+            self.set_append_time(partition, log.is_some_and(|log| log.attributes.is_log_append_time()), news);
+        }
         if mine && self.assigned.insert(partition) {
             self.touched.entry(partition).or_insert_with(|| others.map_or(Epoch::ZERO, |(epoch, ..)| epoch));
             news.assigned.push((partition, true));
@@ -204,10 +216,19 @@ impl Controller {
         }
     }
 
+    fn set_append_time(&mut self, partition: PartitionUid, append_time: bool, news: &mut News) {
+        let changed =
+            if append_time { self.append_time.insert(partition) } else { self.append_time.remove(&partition) };
+        if changed {
+            news.append_time.push((partition, append_time));
+        }
+    }
+
     fn drop_deleted(&mut self, partition: PartitionUid, news: &mut News) {
         self.trimmed.remove(&partition);
         self.assigned.remove(&partition);
         self.outdated.remove(&partition);
+        self.set_append_time(partition, false, news);
         if self.touched.remove(&partition).is_some() {
             news.assigned.push((partition, false));
             news.superseded.push((partition, Epoch::MAX));

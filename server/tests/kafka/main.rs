@@ -7,6 +7,7 @@ mod consuming;
 mod every_request;
 #[path = "../support/mod.rs"]
 mod support;
+mod times;
 
 use std::collections::BTreeMap;
 use std::io::Write;

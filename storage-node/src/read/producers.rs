@@ -47,7 +47,7 @@ fn note_block(epoch: Epoch, timestamp: TimestampMs, body: &[u8], table: &mut Pro
     for batch in batch_headers(body) {
         let Ok((header, _)) = batch else { return false };
         if let Some((batch, lsn)) = producer_batch(epoch, &header) {
-            table.note(&batch, lsn, timestamp);
+            table.note(&batch, lsn, header.append_time_ms().unwrap_or(timestamp));
         }
     }
     true

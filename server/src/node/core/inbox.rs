@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
     /// Whether this node should sequence these partitions.
     Assigned(Vec<(PartitionUid, bool)>),
+    /// Whether what native clients append to these partitions gets the time at which it is appended.
+    AppendTime(Vec<(PartitionUid, bool)>),
     /// See [`Host::handle_lease`](dlog_sequencer::Host::handle_lease).
     Lease(Time),
     /// Begin new epochs of these, if they are sequenced here: their logs are replicated otherwise by now.

@@ -182,6 +182,7 @@ impl Core {
             Input::Assigned(partitions) => {
                 partitions.into_iter().for_each(|(partition, assigned)| host.handle_assigned(partition, assigned));
             }
+            Input::AppendTime(partitions) => self.sequencing.handle_append_time(partitions),
             Input::Superseded(partitions) => {
                 partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }

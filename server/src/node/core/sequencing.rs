@@ -1,6 +1,6 @@
 //! Sequencers' effects: what they say to shards is gathered, and sent together at the end of a round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use dlog_metadata::state::{UnderReplicatedChange, UnderReplicatedItem};
@@ -42,6 +42,8 @@ enum Waiter {
 pub(super) struct Sequencing {
     pub(super) host: Host,
     pub(super) tails: OwnTails,
+    /// Partitions to which native clients append records that get the time of this moment. Others in this process know by themselves.
+    append_time: HashSet<PartitionUid>,
     waiters: Slab<Waiter>,
     core: u16,
     proposer: Proposer,
@@ -53,7 +55,14 @@ pub(super) struct Sequencing {
 impl Sequencing {
     pub(super) fn new(host: Host, core: u16, proposer: Proposer, tails: Tails, counters: Arc<CoreCounters>) -> Self {
         let (seals, releases) = (BTreeMap::new(), BTreeMap::new());
-        Self { host, tails: OwnTails::new(tails), waiters: Slab::new(), core, proposer, counters, seals, releases }
+        let (tails, append_time, waiters) = (OwnTails::new(tails), HashSet::new(), Slab::new());
+        Self { host, tails, append_time, waiters, core, proposer, counters, seals, releases }
+    }
+
+    pub(super) fn handle_append_time(&mut self, partitions: Vec<(PartitionUid, bool)>) {
+        for (partition, append_time) in partitions {
+            let _ = if append_time { self.append_time.insert(partition) } else { self.append_time.remove(&partition) };
+        }
     }
 
     /// An append came in. `Err` if the frame is none.
@@ -71,12 +80,8 @@ impl Sequencing {
         let batch = frame.payload.into_contiguous();
         CoreCounters::add(&self.counters.append_batches, 1);
         CoreCounters::add(&self.counters.append_bytes, batch.len() as u64);
-        self.host.handle_append(
-            now,
-            now_ms,
-            partition,
-            AppendRequest { token, acks, with_offset, append_time: false, batch },
-        );
+        let append_time = self.append_time.contains(&partition);
+        self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, append_time, batch });
         Ok(())
     }
 
