@@ -121,8 +121,7 @@ impl Partition {
             });
         }
         let mut answers: BTreeMap<ShardRef, Option<Lsn>> = BTreeMap::new();
-        loop {
-            let Some(lacking) = table.epochs.iter().find(|entry| !answered(entry, &answers).1) else { break };
+        while let Some(lacking) = table.epochs.iter().find(|entry| !answered(entry, &answers).1) {
             match asked.join_next().await {
                 Some(Ok((shard, Some(found)))) => drop(answers.insert(shard, found)),
                 Some(_) => {}

@@ -101,7 +101,7 @@ impl Appender {
             from.insert(other);
             draw(from, core, factor).or_else(|| draw(from, MemberSet::EMPTY, factor))
         });
-        Plan { copyset: drawn.unwrap_or(nodeset.all()), missing: MemberSet::EMPTY }
+        Plan { copyset: drawn.unwrap_or_else(|| nodeset.all()), missing: MemberSet::EMPTY }
     }
 
     fn begin_wave(&mut self, at: usize, plan: Plan, now: Time) {
