@@ -57,7 +57,8 @@ impl Registrar {
         self.say_waiting("the shards to be opened");
         let mut dirs = self.open_known(dirs).await;
         self.say_waiting("a majority of the nodes that vote in the metadata tier");
-        let cluster = self.cluster().await?;
+        let init = InitCluster { cluster: ClusterId::random(), created_ms: now_ms() };
+        let (_, cluster) = self.requests.carry_out(&self.metadata, init).await?;
         // Before anything is written that belongs to the cluster.
         self.data_dir.set_cluster(cluster)?;
         let Registered { shards, .. } = self.register(&mut dirs).await?;
@@ -72,15 +73,6 @@ impl Registrar {
             }
         }
         Ok(Joined { cluster, shards: open })
-    }
-
-    /// What the cluster is called, for ever. Who does not know gives it a name; the first one counts.
-    async fn cluster(&self) -> Result<ClusterId, MetadataError> {
-        if let Some(known) = self.metadata.view().cluster() {
-            return Ok(known.id);
-        }
-        let init = InitCluster { cluster: ClusterId::random(), created_ms: now_ms() };
-        Ok(self.requests.carry_out(&self.metadata, init).await?.1)
     }
 
     /// A registration of an earlier process came late and has taken the place of this one's.
