@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+import aiokafka
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -84,4 +85,4 @@ def seek_and_offsets():
     asyncio.run(go())
 
 
-run("aiokafka", sys.argv[2] if len(sys.argv) > 2 else None)
+run("aiokafka", aiokafka.__version__, sys.argv[2] if len(sys.argv) > 2 else None)

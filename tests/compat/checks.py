@@ -1,7 +1,7 @@
 """What every client is put through: names of checks, and how they are reported.
 
-A check is a function that raises when something is not as Kafka has it. Each prints one line: `ok <client> <check>` or
-`FAIL <client> <check>: why`.
+A check is a function that raises when something is not as Kafka has it. Each prints one line: `ok CLIENT VERSION | CHECK | time` or
+`FAIL CLIENT VERSION | CHECK | why`.
 """
 
 import sys
@@ -31,7 +31,7 @@ def eventually(what, condition, seconds=20):
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
-def run(client, only=None):
+def run(client, version, only=None):
     failed = 0
     for function in CHECKS:
         if only and only not in function.__name__:
@@ -40,9 +40,9 @@ def run(client, only=None):
         started = time.monotonic()
         try:
             function()
-            print(f"ok {client} | {name} | {time.monotonic() - started:.1f} s", flush=True)
+            print(f"ok {client} {version} | {name} | {time.monotonic() - started:.1f} s", flush=True)
         except Exception as error:
             failed += 1
-            print(f"FAIL {client} | {name} | {type(error).__name__}: {error}".replace("\n", " "), flush=True)
+            print(f"FAIL {client} {version} | {name} | {type(error).__name__}: {error}".replace("\n", " "), flush=True)
             traceback.print_exc(file=sys.stderr)
     sys.exit(1 if failed else 0)

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TIMESTAMP_LOG_APPEND_TIME, TopicPartition, libversion
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel
 from confluent_kafka.admin import (
     AdminClient,
@@ -141,6 +141,23 @@ def offsets_for_times():
 
 
 @check
+def log_append_time():
+    topic = make_topic(message_timestamp_type="LogAppendTime")
+    before, told = int(time.time() * 1000), []
+    sender = producer(compression_type="lz4")
+    sender.produce(topic, b"x", timestamp=1000, on_delivery=lambda _, record: told.append(record.timestamp()))
+    sender.flush(20)
+    reader = consumer(unique("g"))
+    reader.subscribe([topic])
+    kind, at = take(reader, 1)[0].timestamp()
+    assert kind == TIMESTAMP_LOG_APPEND_TIME and before <= at <= time.time() * 1000, (kind, at)
+    assert told == [(TIMESTAMP_LOG_APPEND_TIME, at)], told
+    ask = lambda at: reader.offsets_for_times([TopicPartition(topic, 0, at)], 10)[0].offset
+    assert (ask(at), ask(at + 1)) == (0, -1)
+    reader.close()
+
+
+@check
 def group_rebalances_eager_and_cooperative():
     for strategy in ["range", "cooperative-sticky"]:
         topic, group = make_topic(4), unique("g")
@@ -269,4 +286,4 @@ def many_partitions_keep_up():
     reader.close()
 
 
-run("librdkafka", sys.argv[2] if len(sys.argv) > 2 else None)
+run("librdkafka", libversion()[0], sys.argv[2] if len(sys.argv) > 2 else None)

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 
+import kafka
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.structs import OffsetAndMetadata
@@ -218,4 +219,4 @@ def log_append_time():
     reader.close()
 
 
-run("kafka-python", sys.argv[2] if len(sys.argv) > 2 else None)
+run("kafka-python", kafka.__version__, sys.argv[2] if len(sys.argv) > 2 else None)

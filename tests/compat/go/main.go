@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -159,18 +162,28 @@ func saramaProduceAndConsume(ctx context.Context) {
 	}
 }
 
+func versionOf(client string) string {
+	info, _ := debug.ReadBuildInfo()
+	for _, module := range info.Deps {
+		if path.Base(module.Path) == client {
+			return strings.TrimPrefix(module.Version, "v")
+		}
+	}
+	return "-"
+}
+
 func run(client, name string, check func(context.Context)) (ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	started := time.Now()
+	started, version := time.Now(), versionOf(client)
 	defer func() {
 		if why := recover(); why != nil {
-			fmt.Printf("FAIL %s | %s | %v\n", client, name, why)
+			fmt.Printf("FAIL %s %s | %s | %v\n", client, version, name, why)
 			ok = false
 		}
 	}()
 	check(ctx)
-	fmt.Printf("ok %s | %s | %.1f s\n", client, name, time.Since(started).Seconds())
+	fmt.Printf("ok %s %s | %s | %.1f s\n", client, version, name, time.Since(started).Seconds())
 	return true
 }
 

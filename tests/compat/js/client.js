@@ -1,10 +1,12 @@
 // kafkajs against a node: `node client.js HOST:PORT`. Prints a line for each check.
 import assert from 'node:assert'
 import { randomUUID } from 'node:crypto'
+import { createRequire } from 'node:module'
 import kafkajs from 'kafkajs'
 
 const { Kafka, CompressionTypes, ConfigResourceTypes, logLevel } = kafkajs
 const kafka = new Kafka({ clientId: 'compat', brokers: [process.argv[2]], logLevel: logLevel.NOTHING })
+const { version } = createRequire(import.meta.url)('kafkajs/package.json')
 const unique = name => `${name}-${randomUUID().slice(0, 8)}`
 const within = (seconds, what, promise) => {
   let timer
@@ -127,10 +129,10 @@ for (const [name, check] of Object.entries(checks)) {
   const started = performance.now()
   try {
     await check()
-    console.log(`ok kafkajs | ${name} | ${((performance.now() - started) / 1000).toFixed(1)} s`)
+    console.log(`ok kafkajs ${version} | ${name} | ${((performance.now() - started) / 1000).toFixed(1)} s`)
   } catch (error) {
     failed = true
-    console.log(`FAIL kafkajs | ${name} | ${String(error).replaceAll('\n', ' ')}`)
+    console.log(`FAIL kafkajs ${version} | ${name} | ${String(error).replaceAll('\n', ' ')}`)
     console.error(name, error)
   }
 }

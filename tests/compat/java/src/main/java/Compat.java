@@ -16,6 +16,7 @@ public class Compat {
     void run() throws Exception;
   }
 
+  static final String VERSION = org.apache.kafka.common.utils.AppInfoParser.getVersion();
   static String server;
   static boolean failed = false;
   static String only = "";
@@ -33,10 +34,10 @@ public class Compat {
     long started = System.nanoTime();
     try {
       check.run();
-      System.out.printf("ok java | %s | %.1f s%n", name, (System.nanoTime() - started) / 1e9);
+      System.out.printf("ok java %s | %s | %.1f s%n", VERSION, name, (System.nanoTime() - started) / 1e9);
     } catch (Throwable error) {
       failed = true;
-      System.out.printf("FAIL java | %s | %s%n", name, error.toString().replace('\n', ' '));
+      System.out.printf("FAIL java %s | %s | %s%n", VERSION, name, error.toString().replace('\n', ' '));
       error.printStackTrace();
     }
   }
@@ -167,6 +168,23 @@ public class Compat {
     }
   }
 
+  static void logAppendTime() throws Exception {
+    String topic = unique("java");
+    TopicPartition tp = new TopicPartition(topic, 0);
+    try (Admin admin = admin(); var producer = producer("compression.type", "zstd"); var consumer = consumer()) {
+      var configs = Map.of("message.timestamp.type", "LogAppendTime");
+      admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1).configs(configs))).all().get(20, TimeUnit.SECONDS);
+      long before = System.currentTimeMillis();
+      long told = producer.send(new ProducerRecord<>(topic, 0, 1000L, "k", "v")).get().timestamp();
+      expect(told >= before && told <= System.currentTimeMillis(), "the producer is told " + told);
+      consumer.assign(List.of(tp));
+      var record = take(consumer, 1).get(0);
+      expect(record.timestamp() == told && record.timestampType() == org.apache.kafka.common.record.TimestampType.LOG_APPEND_TIME, record.toString());
+      expect(consumer.offsetsForTimes(Map.of(tp, told)).get(tp).timestamp() == told, "it is found by its time");
+      expect(consumer.offsetsForTimes(Map.of(tp, told + 1)).get(tp) == null, "nothing is newer");
+    }
+  }
+
   static void topicsAndConfigs() throws Exception {
     String topic = makeTopic(2);
     try (Admin admin = admin()) {
@@ -288,6 +306,7 @@ public class Compat {
     check("groups, eager and cooperative", Compat::groups);
     check("static members come back without a rebalance", Compat::staticMembers);
     check("offsets by time, max timestamp, delete records", Compat::offsets);
+    check("LogAppendTime", Compat::logAppendTime);
     check("topics and configs", Compat::topicsAndConfigs);
     check("sizes in log dirs, active producers", Compat::logDirsAndProducers);
     check("group admin", Compat::groupAdmin);
