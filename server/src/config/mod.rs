@@ -85,7 +85,7 @@ schema::settings! {
         log_level: LogFilter = LogFilter::default();
 
         section write_cache: WriteCache "Records of logs with the durability write_cache wait in memory within these bounds until they are flushed." {
-            /// Longest wait before a flush, in milliseconds.
+            /// Longest wait before a flush, in milliseconds. An idle disk does not wait.
             flush_ms: Millis = Millis(10), within Millis(1)..=Millis(60_000);
 
             /// Most bytes per shard that wait before a flush.

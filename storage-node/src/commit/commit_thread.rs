@@ -159,12 +159,18 @@ impl CommitThread {
         }
     }
 
-    /// Has the write cache flushed if it is at a bound. If the disk cannot follow, waits for it.
+    /// When what is written and not durable is to be flushed.
+    fn flush_at(&self, oldest: &Unsynced) -> Instant {
+        let latest = oldest.since + self.config.cache_age_max;
+        latest.min(self.flush.rested_at().max(oldest.since))
+    }
+
+    /// Has the write cache flushed if it is time, or if it is full. If the disk cannot follow, waits for it.
     fn flush_if_due(&mut self) -> Result<(), ShardFailed> {
         let Some(oldest) = self.unsynced.front() else { return Ok(()) };
         let reason = if self.unsynced_bytes >= self.config.cache_bytes_max {
             SyncReason::Bytes
-        } else if oldest.since.elapsed() >= self.config.cache_age_max {
+        } else if Instant::now() >= self.flush_at(oldest) {
             SyncReason::Age
         } else {
             return Ok(());
@@ -193,7 +199,7 @@ impl CommitThread {
         match self.unsynced.front() {
             // The flush thread wakes this one when it is done.
             Some(_) if self.flush.is_busy() => None,
-            Some(oldest) => Some(oldest.since + self.config.cache_age_max),
+            Some(oldest) => Some(self.flush_at(oldest)),
             None => self.unmarked_since.map(|since| since + self.config.mark_after),
         }
     }

@@ -1,9 +1,14 @@
 //! The thread that syncs what nobody waits for.
 //!
+//! Readers do wait for it: what is not durable is not released. So an idle shard starts at once, and a busy one after a rest in
+//! which more gathers: at least [`CommitConfig::cache_rest_min`](super::CommitConfig::cache_rest_min), and so long that syncs take a
+//! tenth of the time. A disk so slow that this would be longer than `cache_age_max` gets no more than that.
+//!
 //! Through a file handle of its own: the kernel tells an error of writing back once per handle, so that a sync here can
 //! never swallow an error that a sync of the commit thread must see, nor the other way round.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::ShardFailed;
 use super::queue::{PanicGuard, Queue};
@@ -13,17 +18,23 @@ use crate::segment::file::Segment;
 use crate::segment::{Position, SegmentId};
 use crate::shared::Shared;
 
+/// A rest is so many times as long as the sync before it.
+const REST_TIMES: u32 = 9;
+
 /// Where the commit thread leaves what is to be flushed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct FlushJobs {
     slot: Arc<(Mutex<Slot>, Condvar)>,
+    rest_min: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     job: Option<FlushJob>,
     busy: bool,
     closed: bool,
+    /// When the next flush may begin, if nothing asks for it sooner.
+    rested_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +45,11 @@ struct FlushJob {
 }
 
 impl FlushJobs {
+    fn new(rest_min: Duration) -> Self {
+        let slot = Slot { job: None, busy: false, closed: false, rested_at: Instant::now() + rest_min };
+        Self { slot: Arc::new((Mutex::new(slot), Condvar::new())), rest_min }
+    }
+
     fn slot(&self) -> MutexGuard<'_, Slot> {
         self.slot.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,6 +68,11 @@ impl FlushJobs {
         self.slot().busy
     }
 
+    /// When the next flush may begin, if nothing asks for it sooner.
+    pub(super) fn rested_at(&self) -> Instant {
+        self.slot().rested_at
+    }
+
     pub(super) fn close(&self) {
         self.slot().closed = true;
         self.slot.1.notify_one();
@@ -64,8 +85,10 @@ impl FlushJobs {
         slot.job.take()
     }
 
-    fn done(&self) {
-        self.slot().busy = false;
+    fn done(&self, took: Duration) {
+        let mut slot = self.slot();
+        slot.busy = false;
+        slot.rested_at = Instant::now() + self.rest_min.max(took * REST_TIMES);
     }
 }
 
@@ -77,8 +100,8 @@ pub(super) struct FlushThread {
 }
 
 impl FlushThread {
-    pub(super) fn new(shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
-        Self { shared, queue, jobs: FlushJobs::default(), file: None }
+    pub(super) fn new(shared: Arc<Shared>, queue: Arc<Queue>, rest_min: Duration) -> Self {
+        Self { shared, queue, jobs: FlushJobs::new(rest_min), file: None }
     }
 
     pub(super) fn jobs(&self) -> FlushJobs {
@@ -89,6 +112,7 @@ impl FlushThread {
         let queue = Arc::clone(&self.queue);
         let _guard = PanicGuard(&queue);
         while let Some(job) = self.jobs.next() {
+            let begun = Instant::now();
             match self.sync(&job) {
                 Ok(()) => {
                     self.shared.counters.sync(job.reason);
@@ -99,7 +123,7 @@ impl FlushThread {
                     self.queue.fail(ShardFailed(format!("sync of segment {segment} failed: {error}")));
                 }
             }
-            self.jobs.done();
+            self.jobs.done(begun.elapsed());
             self.queue.wake_commit();
         }
     }

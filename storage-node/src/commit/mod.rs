@@ -2,8 +2,8 @@
 //!
 //! - The *commit* thread takes everything that is queued, appends it, and syncs once for all that asked for it. While it
 //!   does, more is queued: that is the next group. An idle shard starts at once.
-//! - The *flush* thread syncs what nobody waits for, when it is old or much enough (the write cache's bounds), so that
-//!   appending goes on meanwhile.
+//! - The *flush* thread syncs what no append waits for: at once if it has rested, else when it has, or when the write cache is at
+//!   a bound. Appending goes on meanwhile.
 //! - The *upkeep* thread keeps the index up, makes the next segment ready and frees dead ones; and what is left of its time and
 //!   of a budget goes into rewriting segments and looking for damage.
 //!
@@ -83,6 +83,8 @@ pub struct CommitConfig {
     pub queue_bytes_max: usize,
     /// The oldest entry that is written and not durable is at most this old when its sync begins.
     pub cache_age_max: Duration,
+    /// Unless the disk is slow, it begins sooner: this long after the last one ended. An idle shard starts at once.
+    pub cache_rest_min: Duration,
     /// And so many bytes are at most not durable when it does.
     pub cache_bytes_max: u64,
     /// After this time without entries the log notes how far it is durable.
@@ -100,6 +102,7 @@ impl Default for CommitConfig {
         Self {
             queue_bytes_max: 64 << 20,
             cache_age_max: Duration::from_millis(250),
+            cache_rest_min: Duration::from_millis(3),
             cache_bytes_max: 64 << 20,
             mark_after: Duration::from_millis(100),
             reclaim_every: Duration::from_secs(10),
@@ -182,7 +185,7 @@ impl Engine {
         let (queue, stop) = (Arc::new(Queue::new(config.queue_bytes_max)), Arc::new(stop));
         let name = |role: &str| format!("{role}-{}", shared.identity.shard);
         let spawn = |role| std::thread::Builder::new().name(name(role));
-        let flush_thread = FlushThread::new(Arc::clone(&shared), Arc::clone(&queue));
+        let flush_thread = FlushThread::new(Arc::clone(&shared), Arc::clone(&queue), config.cache_rest_min);
         let flush_jobs = flush_thread.jobs();
         let flush = spawn("flush").spawn(move || flush_thread.run()).expect("threads can be started");
         let commit_thread = CommitThread::new(Arc::clone(&shared), Arc::clone(&queue), log, sink, config, flush_jobs);

@@ -137,8 +137,12 @@ fn the_write_cache_is_flushed_when_it_is_old_or_full() {
     let (disk, index) = (SimulatedDisk::new(), MemoryKv::new());
     let (engine, _) = open(EngineConfig::small(), Arc::new(disk), &index);
     let progress = Progress::default();
-    let config =
-        CommitConfig { cache_age_max: Duration::from_millis(30), cache_bytes_max: 8 << 10, ..CommitConfig::default() };
+    let config = CommitConfig {
+        cache_age_max: Duration::from_millis(30),
+        cache_rest_min: Duration::from_secs(3600),
+        cache_bytes_max: 8 << 10,
+        ..CommitConfig::default()
+    };
     let (committer, running) = engine.start(Box::new(progress.clone()), config);
     let begun = Instant::now();
     let seq = submit(&committer, block(1, 1, 100), false);
@@ -150,6 +154,32 @@ fn the_write_cache_is_flushed_when_it_is_old_or_full() {
     progress.wait(|told| told.durable == last);
     let syncs = committer.counters().syncs;
     assert!(syncs[SyncReason::Age as usize] >= 1 && syncs[SyncReason::Bytes as usize] >= 1, "{syncs:?}");
+    running.close().unwrap();
+}
+
+/// Readers wait for it, so an idle shard does not wait; and a busy one rests between two flushes.
+#[test]
+fn an_idle_shard_flushes_its_write_cache_at_once_and_a_busy_one_rests() {
+    const REST: Duration = Duration::from_millis(20);
+    let (disk, index) = (SimulatedDisk::new(), MemoryKv::new());
+    let (engine, _) = open(EngineConfig::small(), Arc::new(disk), &index);
+    let progress = Progress::default();
+    let (age, rest) = (Duration::from_secs(3600), REST);
+    let config = CommitConfig { cache_age_max: age, cache_rest_min: rest, ..CommitConfig::default() };
+    let (committer, running) = engine.start(Box::new(progress.clone()), config);
+    std::thread::sleep(REST);
+    let seq = submit(&committer, block(1, 1, 100), false);
+    progress.wait(|told| told.durable == seq);
+    let (begun, before) = (Instant::now(), committer.counters().syncs[SyncReason::Age as usize]);
+    let mut esn = 2;
+    while begun.elapsed() < 5 * REST {
+        submit(&committer, block(1, esn, 10), false);
+        esn += 1;
+        std::thread::sleep(REST / 20);
+    }
+    let syncs = committer.counters().syncs[SyncReason::Age as usize] - before;
+    let most = begun.elapsed().as_millis() / REST.as_millis() + 1;
+    assert!(before == 1 && (1..=most).contains(&u128::from(syncs)), "{syncs} flushes of at most {most}");
     running.close().unwrap();
 }
 
