@@ -15,6 +15,17 @@ fn batch(base_sequence: i32) -> Bytes {
     builder.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze()
 }
 
+/// A request in a version that nobody knows, without a client's name.
+fn from_the_future(key: ApiKey) -> BytesMut {
+    let mut request = BytesMut::new();
+    request.put_i16(key as i16);
+    request.put_i16(99);
+    request.put_i32(4242);
+    request.put_i16(-1);
+    request.put_slice(b"\0whatever comes in that version");
+    request
+}
+
 /// A client from the future is answered in version 0 and told what there is; one that asks for anything else that is not
 /// offered is closed, and nothing else is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,10 +33,7 @@ async fn versions_that_are_not_known_are_answered_in_version_0() {
     let cluster = Cluster::start(1).await;
     let mut kafka = Kafka::connect(cluster.address(1));
     for _ in 0..2 {
-        let mut request = BytesMut::new();
-        (request.put_i16(ApiKey::ApiVersions as i16), request.put_i16(99), request.put_i32(4242));
-        (request.put_i16(-1), request.put_slice(b"\0whatever comes in that version"));
-        let mut answer = kafka.exchange(&request);
+        let mut answer = kafka.exchange(&from_the_future(ApiKey::ApiVersions));
         assert_eq!((answer.get_i32(), answer.get_i16()), (4242, ResponseError::UnsupportedVersion.code()));
         let versions: Vec<_> =
             (0..answer.get_i32()).map(|_| (answer.get_i16(), answer.get_i16(), answer.get_i16())).collect();
@@ -38,9 +46,7 @@ async fn versions_that_are_not_known_are_answered_in_version_0() {
     let highest = |key: ApiKey| told.api_keys.iter().find(|told| told.api_key == key as i16).unwrap().max_version;
     // Who sends ids instead of names must have been able to learn them, and must be able to fetch by them.
     assert!(highest(ApiKey::Produce) >= 13 && highest(ApiKey::Fetch) >= 13 && highest(ApiKey::Metadata) >= 12);
-    let mut later = BytesMut::new();
-    (later.put_i16(ApiKey::Metadata as i16), later.put_i16(99), later.put_i32(1), later.put_i16(-1));
-    kafka.tell(&later);
+    kafka.tell(&from_the_future(ApiKey::Metadata));
     assert!(kafka.is_closed());
 }
 
