@@ -51,7 +51,28 @@ bugs! {
     /// Records may be trimmed that alone tell of their producers (C11).
     TrimForgetsProducers,
 
+    /// A log that prefers availability is acknowledged without a lease (C13).
+    AcksWithoutLease,
+    /// A log that prefers availability is released without a lease (C13).
+    ReleasesWithoutLease,
+    /// A lease is relied on before its sequencers were told of the state that it rests on (C13).
+    LeaseBeforeView,
+    /// A lease counts from when its answer came (C13).
+    LeaseFromAnswer,
+    /// A shard that did not answer in time is not passed over.
+    SlowNotPassedOver,
+    /// A shard that was passed over never gets another chance.
+    NoProbation,
+    /// A block waits for the shards of its first wave, however long they take.
+    NoLaterWaves,
+
     // ---- recovery
+    /// Recovery of a log that prefers availability does not wait for the lease to end (C13).
+    RecoveryIgnoresLease,
+    /// A decision that too few answers stand behind is not flagged.
+    DecisionNotFlagged,
+    /// Where a log is content with too few answers, the end is that of the unbroken run.
+    AvailableCutsOff,
     /// What one of the answers tells is left out.
     RecoveryIgnoresAnAnswer,
     /// An f-majority is one shard short.

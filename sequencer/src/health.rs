@@ -1,15 +1,19 @@
 //! Which shards of a nodeset a sequencer writes to right now.
 //!
 //! A hint, never a proof: passing over a shard only changes where copies go. LogDevice's NodeSetState and graylist: a
-//! refusal passes a shard over for a time that depends on its reason; a shard that did not answer in time is greylisted and
-//! comes back on probation, or as soon as it answers. Unlike LogDevice's, the list is not cleared when it grows long: half of
-//! the nodeset may be dead, with nobody left to say so. Where those that are not on it are too few, the others are tried in
-//! turn, see [`Health::others`].
+//! refusal passes a shard over for a time that depends on its reason, unless too few others are there; a shard that did not
+//! answer in time is greylisted and comes back on probation, or as soon as it answers. Unlike LogDevice's, the list is not
+//! cleared when it grows long: half of the nodeset may be dead, with nobody left to say so. Where those that are not on it are
+//! too few, the others are tried in turn, see [`Health::others`].
 
 use std::time::Duration;
 
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::StoreRefusal;
 use dlog_proto::{MemberSet, Time};
+
+/// How long a refusal stands when too few others are there.
+const PARDON: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Default)]
 struct Member {
@@ -17,6 +21,8 @@ struct Member {
     /// Its disk was replaced: never again in this epoch.
     gone: bool,
     refused_until: Time,
+    /// When it may be asked again nevertheless, if too few others are there.
+    pardoned_at: Time,
     slow_until: Time,
     /// Smoothed time from store to answer; zero until the first.
     latency: Duration,
@@ -60,6 +66,13 @@ impl Health {
         self.members.iter().enumerate().filter(|(_, m)| askable(m)).map(|(i, _)| i).collect()
     }
 
+    /// Members that may be asked if the others are too few for a write quorum: those too that refused a while ago. What was the matter
+    /// may be over long before it is time to look again.
+    pub(crate) fn last_resort(&self, now: Time) -> MemberSet {
+        let askable = |m: &Member| m.connected && !m.gone && m.refused_until.min(m.pardoned_at) <= now;
+        self.members.iter().enumerate().filter(|(_, m)| askable(m)).map(|(i, _)| i).collect()
+    }
+
     pub(crate) fn set_connected(&mut self, member: usize, connected: bool) {
         let member = &mut self.members[member];
         member.connected = connected;
@@ -91,10 +104,14 @@ impl Health {
         };
         let member = &mut self.members[member];
         member.refused_until = member.refused_until.max(now + pass_over);
+        member.pardoned_at = now + PARDON;
     }
 
     pub(crate) fn note_timeout(&mut self, member: usize, now: Time) {
-        self.members[member].slow_until = now + self.greylist;
+        if bug(Bug::SlowNotPassedOver) {
+            return;
+        }
+        self.members[member].slow_until = if bug(Bug::NoProbation) { Time::MAX } else { now + self.greylist };
     }
 
     /// The slowest usual latency among `members`.
@@ -104,7 +121,8 @@ impl Health {
 
     /// When a member that is passed over may be used again, if that is known.
     pub(crate) fn next_change(&self, now: Time) -> Option<Time> {
-        self.members.iter().flat_map(|m| [m.refused_until, m.slow_until]).filter(|until| *until > now).min()
+        let changes = self.members.iter().flat_map(|m| [m.refused_until, m.pardoned_at, m.slow_until]);
+        changes.filter(|until| *until > now).min()
     }
 }
 
@@ -125,6 +143,20 @@ mod tests {
         assert_eq!(later, NOW + Duration::from_millis(100));
         assert_eq!(health.usable(later), [0, 2].into_iter().collect(), "a replaced disk never comes back");
         assert_eq!(health.askable(NOW), MemberSet::single(2), "nobody is asked while it refuses");
+    }
+
+    #[test]
+    fn where_nobody_else_is_left_a_refusal_stands_for_half_a_second() {
+        let mut health = Health::new(3, Duration::from_secs(10));
+        health.note_refusal(0, &StoreRefusal::NoSpace, NOW);
+        health.note_refusal(1, &StoreRefusal::Incarnation(None), NOW);
+        assert_eq!(health.last_resort(NOW), MemberSet::single(2));
+        let later = health.next_change(NOW).unwrap();
+        assert_eq!(later, NOW + PARDON);
+        assert_eq!(health.last_resort(later), [0, 2].into_iter().collect());
+        assert_eq!(health.askable(later), MemberSet::single(2), "as long as there are others, it has its minute");
+        health.note_refusal(0, &StoreRefusal::NoSpace, later);
+        assert_eq!(health.last_resort(later), MemberSet::single(2), "still no space");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod copyset;
 mod health;
 mod host;
 mod in_flight;
+mod lease;
 mod output;
 mod partition;
 mod pending;
@@ -16,6 +17,7 @@ mod snapshots;
 mod traps;
 
 pub use host::{ACTIVATIONS_AT_ONCE, Host, HostOutput};
+pub use lease::{LEASE, LeaseGrant, LeaseKeeper, LeaseTimes};
 pub use output::{Decision, Event, NewEpochReason, Output, Proposal, Token};
 pub use partition::{AppendRequest, PartitionSequencer};
 pub use settings::Settings;

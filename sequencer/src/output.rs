@@ -73,6 +73,8 @@ pub struct Decision {
     /// Whether an f-majority stood behind it.
     pub authoritative: bool,
     pub recoverer: Epoch,
+    /// Shards on whose answers it rests.
+    pub answered: Vec<ShardRef>,
     /// Shards that would have copies of records which they lack, and from which ESN on.
     pub missing: Vec<(ShardRef, Esn)>,
 }

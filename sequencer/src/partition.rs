@@ -8,6 +8,7 @@
 //! those that want an offset.
 //!
 //! INV-RELEASE: nothing of this epoch is released before every earlier epoch is decided; `released` never goes back.
+//! INV-LEASE, in logs that prefer availability: without a lease nothing is acknowledged and nothing released.
 //! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -100,6 +101,8 @@ pub struct PartitionSequencer {
     lease_until: Time,
     /// Acknowledgements that wait for the lease.
     unleased: VecDeque<Waiter>,
+    /// What may be read of this epoch.
+    released: Esn,
     preempted_by: Option<Epoch>,
     succession: Succession,
     /// Every shard of every epoch in the table: told once when it can be reached, so that one that serves old epochs only, and has
@@ -158,6 +161,7 @@ impl PartitionSequencer {
             waiting_bytes: 0,
             lease_until: Time::ZERO,
             unleased: VecDeque::new(),
+            released: Esn::ZERO,
             preempted_by: None,
             succession: Succession::None,
             listeners,
@@ -201,12 +205,17 @@ impl PartitionSequencer {
     /// Last LSN that may be read, once the earlier epochs are decided.
     pub fn released(&self) -> Option<Lsn> {
         let known = !matches!(self.past, Past::Recovering(_)) || bug(Bug::ReleaseBeforeRecovery);
-        known.then(|| Lsn::new(self.epoch, self.appender.released()))
+        known.then(|| Lsn::new(self.epoch, self.released))
     }
 
     /// The LSN that the next record gets.
     pub fn next_lsn(&self) -> Lsn {
         Lsn::new(self.epoch, self.appender.next_esn())
+    }
+
+    /// Shards of the nodeset that blocks are not sent to: they cannot be reached, refused not long ago, or did not answer in time.
+    pub fn passed_over(&self, now: Time) -> Vec<ShardRef> {
+        self.appender.passed_over(now).iter().map(|member| self.appender.shard_ref(member)).collect()
     }
 
     /// Bytes of records that wait, are on their way, or are not settled.
@@ -361,14 +370,18 @@ impl PartitionSequencer {
     /// See [`Settings::lease`]. Whether anything waited for it.
     pub fn handle_lease(&mut self, until: Time) -> bool {
         self.lease_until = self.lease_until.max(until);
-        !self.unleased.is_empty()
+        !self.unleased.is_empty() || self.released < self.appender.released()
     }
 
-    /// Whether an acknowledgement may be given: always, unless the log lets recovery decide with too few answers. There, a later epoch
-    /// may have decided this one's end without any shard refusing a store (trap C13).
-    fn may_acknowledge(&self, now: Time) -> bool {
+    /// Whether this epoch is known not to have been ended: always, unless the log lets recovery decide with too few answers. There, a
+    /// later epoch may have decided this one's end without any shard refusing a store (trap C13).
+    fn holds_lease(&self, now: Time) -> bool {
         let strict = self.appender.replication().quorum.is_strict() || self.settings.lease.is_none();
         strict || now < self.lease_until
+    }
+
+    fn may_acknowledge(&self, now: Time) -> bool {
+        self.holds_lease(now) || bug(Bug::AcksWithoutLease)
     }
 
     fn ask_new_epoch(&mut self, reason: NewEpochReason) {
@@ -506,6 +519,9 @@ impl PartitionSequencer {
         self.drain_appender(now);
         if self.preempted_by.is_some() {
             return;
+        }
+        if self.holds_lease(now) || bug(Bug::ReleasesWithoutLease) {
+            self.released = self.appender.released();
         }
         self.release();
         self.take_snapshot(now, now_ms);

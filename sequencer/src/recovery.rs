@@ -81,6 +81,8 @@ enum Phase {
     Repairing {
         repair: Repair,
         authoritative: bool,
+        /// Members on whose answers the end rests.
+        answered: MemberSet,
     },
     Deciding,
 }
@@ -99,6 +101,8 @@ pub(crate) struct Recovery {
     waves: u32,
     ends: Vec<EpochEnd>,
     started_at: Time,
+    /// Until when the oldest undecided epoch's own sequencer may go on, if that is still to come.
+    leased_until: Option<Time>,
     said_waiting: bool,
     outcome: Option<Outcome>,
     out: VecDeque<Output>,
@@ -129,6 +133,7 @@ impl Recovery {
             waves: 0,
             ends: Vec::new(),
             started_at: now,
+            leased_until: None,
             said_waiting: false,
             outcome,
             out: VecDeque::new(),
@@ -177,8 +182,7 @@ impl Recovery {
         let retry = self.shards.values().filter_map(asked).min().map(|at| at + self.settings.recovery_retry);
         let phase = match &self.phase {
             Phase::Sealing { enough_since } => {
-                let lease = self.undecided.front().and_then(|entry| self.lease_ends(entry));
-                enough_since.map(|at| at + self.settings.recovery_grace).or(lease)
+                enough_since.map(|at| at + self.settings.recovery_grace).or(self.leased_until)
             }
             Phase::Repairing { repair, .. } => repair.next_timeout(),
             Phase::Deciding => None,
@@ -217,7 +221,7 @@ impl Recovery {
         let (usable, lost) = (self.usable(entry), self.lost(entry));
         match &mut self.phase {
             Phase::Sealing { .. } => self.step_sealing(now),
-            Phase::Repairing { repair, authoritative } => {
+            Phase::Repairing { repair, authoritative, answered } => {
                 repair.pump(&Context { now, entry, usable, lost, settings: &self.settings }, &mut self.rng);
                 if !repair.is_done() {
                     return false;
@@ -228,6 +232,7 @@ impl Recovery {
                     last_esn: repair.end(),
                     authoritative: *authoritative,
                     recoverer: self.recoverer,
+                    answered: answered.iter().map(|member| entry.nodeset.shard_ref(member)).collect(),
                     missing: repair.missing().map(|(member, from)| (entry.nodeset.shard_ref(member), from)).collect(),
                 };
                 self.out.push_back(Output::Propose(Proposal::Decide(decision)));
@@ -243,9 +248,9 @@ impl Recovery {
         let digest = self.digest(entry);
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let authority = digest.authority(quorum);
-        let leased = self.lease_ends(entry).is_some_and(|end| now < end);
+        self.leased_until = self.lease_ends(entry).filter(|end| now < *end);
         let Phase::Sealing { enough_since } = &mut self.phase else { return false };
-        if authority == Authority::None || leased {
+        if authority == Authority::None || self.leased_until.is_some() {
             *enough_since = None;
             return false;
         }
@@ -256,22 +261,26 @@ impl Recovery {
         if may_answer && now < since + self.settings.recovery_grace {
             return false;
         }
-        let end = digest.end(authority);
         if let Some(first_esn) = digest.conflict() {
             let shard = entry.nodeset.member(0).shard;
             self.out.push_back(Output::Event(Event::Conflict { shard, epoch: entry.epoch, first_esn }));
         }
-        let authoritative = digest.is_strict(quorum);
+        let is_proven = digest.is_strict(quorum);
+        // What too few were asked about may have been acknowledged, whatever the log is content with.
+        let cuts_off = is_proven || bug(Bug::AvailableCutsOff);
+        let end = digest.end(if cuts_off { authority } else { Authority::NonAuthoritative });
+        let authoritative = is_proven || bug(Bug::DecisionNotFlagged);
         let blocks = digest.unsettled(end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
         let repair = Repair::new(self.partition, self.recoverer, end, blocks, self.waves);
-        self.phase = Phase::Repairing { repair, authoritative };
+        self.phase = Phase::Repairing { repair, authoritative, answered: digest.answered };
         true
     }
 
     /// Until when the epoch's own sequencer may still acknowledge without any shard's leave (trap C13). The wait begins when this epoch is
     /// known to be activated: from then on the metadata tier gives the old one no more leases.
     fn lease_ends(&self, entry: &EpochEntry) -> Option<Time> {
-        let lease = self.settings.lease.filter(|_| !entry.replication.quorum.is_strict())?;
+        let needs = !entry.replication.quorum.is_strict() && !bug(Bug::RecoveryIgnoresLease);
+        let lease = self.settings.lease.filter(|_| needs)?;
         Some(self.started_at + lease)
     }
 

@@ -30,7 +30,8 @@ pub struct Settings {
     pub sticky_bytes: usize,
     pub sticky_time: Duration,
     /// How long the metadata tier's word that an epoch is the newest may be relied on, by logs that prefer availability (trap C13): they
-    /// are acknowledged only while it holds, and their recovery waits until it is over. `None`: nobody gives such a word.
+    /// are acknowledged only while it holds, and their recovery waits until it is over. See [`LEASE`](crate::LEASE). `None`: nobody gives
+    /// such a word.
     pub lease: Option<Duration>,
     /// Last ESN that is given out in an epoch.
     pub esn_max: Esn,

@@ -13,7 +13,7 @@ use dlog_proto::wire::{
 };
 use dlog_proto::{
     Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId,
-    Nodeset, PartitionUid, ProcessId, QuorumConfig, Replication, ShardId, ShardRef, Time,
+    Nodeset, PartitionUid, ProcessId, QuorumConfig, Replication, Scope, ShardId, ShardRef, Time,
 };
 
 use crate::output::{NewEpochReason, Output, Proposal, Token};
@@ -303,6 +303,52 @@ fn c7_recovery_needs_a_write_quorum_and_puts_on_record_who_lacks_copies() {
 }
 
 #[test]
+fn c10_a_disk_that_is_lost_while_its_epoch_is_open_does_not_leave_the_arithmetic() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.link(2, false);
+    rig.sealed(1, 2, Err(SealRefusal::Incarnation(Some(Incarnation(9)))));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.proposals, [], "what the lost one had, the second may have: the third alone proves nothing");
+    rig.link(2, true);
+    rig.sealed(2, 2, Ok(first_block_held(0)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let fetch = rig.fetches.pop().expect("what survives is copied");
+    assert_eq!(fetch.shard, ShardId::new(2, 0));
+}
+
+#[test]
+fn c14_an_f_majority_meets_every_write_quorum_not_every_full_set_of_copies() {
+    // Three copies across two racks, two of them waited for: n1 is alone in its rack, so every two that span both have it.
+    let spread = || {
+        let mut table = table(QuorumConfig::majority(3), 2, &[]);
+        let member = |node: u16| Member {
+            shard: ShardId::new(node, 0),
+            incarnation: Incarnation(1),
+            location: format!("rack=r{}", u16::from(node == 1)).parse().unwrap(),
+            weight: 1,
+        };
+        let nodeset = Arc::new(Nodeset::new((1..=3).map(member).collect()).unwrap());
+        let mut replication = Replication::new(QuorumConfig::majority(3));
+        replication.across.insert(Scope::Rack, 2);
+        let replication = Arc::new(replication);
+        for entry in &mut table.epochs {
+            (entry.nodeset, entry.replication) = (nodeset.clone(), replication.clone());
+        }
+        table
+    };
+    let mut rig = Rig::of(spread(), Settings::default());
+    rig.sealed(2, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.proposals, [], "n1 and n3 may have what it lacks");
+    let mut rig = Rig::of(spread(), Settings::default());
+    rig.sealed(1, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(0), true));
+}
+
+#[test]
 fn c11_a_retry_waits_for_the_first_attempt() {
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
     let producer = Some(ProducerStamp { id: 7, epoch: 0, base_sequence: 0 });
@@ -433,11 +479,56 @@ fn c13_where_recovery_needs_few_answers_a_sequencer_acknowledges_only_under_a_le
 
     let mut successor = Rig::of(table(QuorumConfig::available(3), 2, &[]), settings());
     successor.sealed(1, 2, Ok(nothing_held(1)));
+    assert!(successor.sequencer.next_timeout().is_some_and(|at| at > successor.now), "it waits, and does not spin");
     successor.wait(lease - MS);
     assert_eq!(successor.proposals, [], "the old one may still acknowledge what only others have");
     successor.wait(MS);
     successor.wait(Settings::default().recovery_grace);
     assert!(matches!(successor.proposals[..], [Proposal::Decide(_)]), "{:?}", successor.proposals);
+}
+
+#[test]
+fn c13_nothing_is_released_without_a_lease() {
+    let lease = 300 * MS;
+    let mut rig = Rig::new(QuorumConfig::available(3), Settings { lease: Some(lease), ..Settings::default() });
+    rig.append(1, Acks::Quorum);
+    rig.answer(&[1, 2, 3]);
+    let begin = Lsn::new(Epoch(1), Esn::ZERO);
+    assert_eq!(rig.released, begin, "a reader would see what lies beyond the end, if one is decided");
+    assert!(rig.sequencer.handle_lease(rig.now + lease), "something waits for it");
+    rig.pump();
+    assert_eq!(rig.released, begin.next());
+}
+
+#[test]
+fn where_too_few_answered_the_end_is_the_last_record_that_anybody_has() {
+    let lease = 300 * MS;
+    let settings = || Settings { lease: Some(lease), ..Settings::default() };
+    let mut rig = Rig::of(table(QuorumConfig::available(3), 2, &[]), settings());
+    rig.link(1, false);
+    rig.sealed(2, 2, Ok(block_held(3, &[2, 3], 0)));
+    rig.wait(lease + Settings::default().recovery_grace);
+    rig.wait(Settings::default().recovery_grace);
+    rig.answer(&[2]);
+    for FetchBlock { shard, incarnation, partition, target } in std::mem::take(&mut rig.fetches) {
+        let answer = FetchedBlock { shard, incarnation, partition, target, found: false };
+        rig.sequencer.handle_fetched(rig.now, &answer, None);
+    }
+    rig.pump();
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(4), false), "n1 may have 1 and 2; 3 and 4 are here");
+    assert_eq!(decision.answered, [ShardRef { shard: ShardId::new(2, 0), incarnation: Incarnation(1) }]);
+
+    let mut all = Rig::of(table(QuorumConfig::available(3), 2, &[]), settings());
+    (1..=3)
+        .for_each(|node| all.sealed(node, 2, Ok(if node == 2 { block_held(3, &[2, 3], 0) } else { nothing_held(1) })));
+    all.wait(lease + Settings::default().recovery_grace);
+    let [Proposal::Decide(decision)] = &all.proposals[..] else { panic!("{:?}", all.proposals) };
+    assert_eq!(
+        (decision.last_esn, decision.authoritative),
+        (Esn(0), true),
+        "nobody has 1, so 3 was never acknowledged"
+    );
 }
 
 #[test]
@@ -634,4 +725,15 @@ fn what_is_trimmed_while_it_is_recovered_needs_no_copies() {
     rig.sealed(1, 2, Ok(first_block_held(2)));
     let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
     assert_eq!((decision.last_esn, &decision.missing), (Esn(2), &Vec::new()), "trimmed, and part of the epoch");
+}
+
+#[test]
+fn recovery_that_waits_for_shards_when_the_lease_is_over_does_not_ask_to_be_woken_at_once() {
+    let lease = 300 * MS;
+    let mut rig =
+        Rig::of(table(QuorumConfig::available(3), 2, &[]), Settings { lease: Some(lease), ..Settings::default() });
+    (1..=3).for_each(|node| rig.link(node, false));
+    rig.wait(lease * 2);
+    let next = rig.sequencer.next_timeout();
+    assert!(next.is_none_or(|at| at > rig.now), "{next:?} is past");
 }

@@ -20,6 +20,14 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),
+        Bug::SlowNotPassedOver | Bug::NoProbation | Bug::NoLaterWaves => (Focus::Slow, 100),
+        Bug::AcksWithoutLease
+        | Bug::ReleasesWithoutLease
+        | Bug::LeaseBeforeView
+        | Bug::LeaseFromAnswer
+        | Bug::RecoveryIgnoresLease
+        | Bug::DecisionNotFlagged
+        | Bug::AvailableCutsOff => (Focus::Available, 500),
         Bug::SettleBeforeRecord
         | Bug::SnapshotOfUnacknowledged
         | Bug::RunIgnoresAcked

@@ -35,11 +35,10 @@ pub(crate) struct Context<'a> {
     pub now_ms: TimestampMs,
     pub rng: &'a mut Streams,
     pub history: &'a mut History,
-    pub sync_max: Duration,
+    /// How long a sync takes, at least and at most.
+    pub sync: (Duration, Duration),
     /// Nothing is done to anybody in this run.
     pub calm: bool,
-    /// What is acknowledged may be lost by right.
-    pub may_lose: bool,
     pub effects: &'a mut Vec<Effect>,
     /// Whom this actor has a connection to.
     pub is_up: &'a dyn Fn(Address) -> bool,
@@ -64,7 +63,7 @@ impl Context<'_> {
 
     /// How long a sync takes this time.
     pub(crate) fn sync_latency(&mut self) -> Duration {
-        let max = self.sync_max.as_micros() as u64;
-        Duration::from_micros(self.rng.disk.u64(100..=max.max(100)))
+        let (min, max) = (self.sync.0.as_micros() as u64, self.sync.1.as_micros() as u64);
+        Duration::from_micros(self.rng.disk.u64(min..=max.max(min)))
     }
 }

@@ -1,6 +1,7 @@
 //! What happened, as the outside saw it: what was sent, what was acknowledged, what was read. The invariants are about this.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dlog_proto::{LogOffset, Lsn, PartitionUid};
 
@@ -52,6 +53,8 @@ pub(crate) struct PartitionHistory {
     pub trim: Lsn,
     /// What is acknowledged may be lost by right, if it is told.
     pub may_lose: bool,
+    /// How long an append may take.
+    pub patience: Option<Duration>,
     /// What readers were told is lost, in runs that may lose.
     pub gaps: Vec<(Lsn, Lsn)>,
 }

@@ -14,7 +14,7 @@ pub(crate) enum Claim {
     /// A sequencer tells shards what may be read, and what is settled in its epoch.
     Released { partition: PartitionUid, released: Lsn, settled: Esn },
     /// A sequencer tells shards, or the metadata tier has decided, where an epoch ended.
-    Ended { partition: PartitionUid, epoch: Epoch, last_esn: Esn, authoritative: bool },
+    Ended { partition: PartitionUid, epoch: Epoch, last_esn: Esn, authoritative: bool, recoverer: Option<Epoch> },
     /// A shard tells a reader in single-copy mode that it has nothing more up to here.
     Silent { partition: PartitionUid, upto: Lsn },
     /// A shard trims a partition.
@@ -71,6 +71,8 @@ pub(crate) struct Ledger {
     pub known_ends: BTreeMap<(ShardRef, PartitionUid, Epoch), Esn>,
     /// What it said of an epoch's settled mark when it was first sealed: blocks below it are not told of.
     pub told: BTreeMap<(ShardRef, PartitionUid, Epoch), Esn>,
+    /// On whose answers a recoverer's decision about an epoch rests.
+    pub answered: BTreeMap<(PartitionUid, Epoch, Epoch), BTreeSet<ShardRef>>,
     entries: BTreeMap<(PartitionUid, Epoch), EpochEntry>,
 }
 
@@ -114,6 +116,20 @@ impl Ledger {
     /// All blocks, by partition and first LSN.
     pub(crate) fn all_blocks(&self) -> impl Iterator<Item = (PartitionUid, Lsn, &Held)> {
         self.blocks.iter().map(|((partition, first), held)| (*partition, *first, held))
+    }
+
+    /// Survivors on shards that a decision rests on.
+    pub(crate) fn heard<'a>(
+        &'a self,
+        held: &'a Held,
+        answered: Option<&'a BTreeSet<ShardRef>>,
+    ) -> impl Iterator<Item = ShardRef> + 'a {
+        self.survivors(held).filter(move |shard| answered.is_none_or(|answered| answered.contains(shard)))
+    }
+
+    /// As [`Self::entry`], of an epoch that something was claimed about.
+    pub(crate) fn known_entry(&self, partition: PartitionUid, epoch: Epoch) -> Option<&EpochEntry> {
+        self.entries.get(&(partition, epoch))
     }
 
     /// An epoch's nodeset and replication, which never change.

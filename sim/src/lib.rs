@@ -4,6 +4,7 @@
 
 #[cfg(feature = "bugs")]
 pub mod bugs;
+mod clock;
 mod context;
 mod history;
 mod invariants;

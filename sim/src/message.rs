@@ -8,7 +8,8 @@ use dlog_proto::wire::{
     Acks, Amend, AppendError, AppendOk, FetchBlock, FetchedBlock, Flushed, ProducersRead, ReadBlock, ReadClaim,
     ReadProducers, ReadStarted, Release, Seal, Sealed, StartRead, Store, StoreAnswer,
 };
-use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId};
+use dlog_proto::{EpochTable, NodeId, PartitionUid, ProcessId, RequestId, ShardId, Time};
+use dlog_sequencer::LeaseGrant;
 
 /// Messages of one lane arrive in order; those of different lanes do not wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +18,7 @@ pub(crate) enum Lane {
     Append(PartitionUid),
     Store,
     Read(ShardId),
+    Lease,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,9 @@ pub(crate) enum Message {
         state: Box<State>,
         response: Response,
     },
+    /// Whether this process's epochs are the newest: by its clock, when it asks.
+    WantLease(Time),
+    Lease(LeaseGrant),
     /// The metadata tier tells a node how things stand.
     View {
         state: Box<State>,

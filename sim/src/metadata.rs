@@ -7,6 +7,7 @@ use dlog_metadata::state::{
     Command, CreateLog, Decided, InitCluster, LogAttributes, Response, SetAttributes, State, Trim, TrimItem,
 };
 use dlog_proto::{ClusterId, Epoch, LogId, Lsn, NodeId, PartitionUid, ProcessId};
+use dlog_sequencer::LeaseGrant;
 
 use crate::context::Context;
 use crate::ledger::Claim;
@@ -74,7 +75,8 @@ impl Metadata {
                         }
                         let (partition, epoch) = (decision.partition, decision.epoch);
                         let (last_esn, authoritative) = (end.last_esn, end.authoritative);
-                        cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative });
+                        let recoverer = Some(decision.recoverer);
+                        cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative, recoverer });
                     }
                 }
                 if let Err(why) = self.state.check_invariants() {
@@ -82,6 +84,10 @@ impl Metadata {
                 }
                 let state = Box::new(self.state.clone());
                 cx.send(from, Lane::Control, Message::Proposed { request, state, response });
+            }
+            Message::WantLease(asked) => {
+                let revision = self.state.revision();
+                cx.send(from, Lane::Lease, Message::Lease(LeaseGrant { asked, revision }));
             }
             Message::WhoSequences(partition) => {
                 let newest = self.state.partition(partition).and_then(|p| p.newest());

@@ -167,16 +167,17 @@ impl Reader {
     fn handle_item(&mut self, cx: &mut Context<'_>, item: Item) {
         match item {
             Item::Gap { from, to, reason } => {
-                if let Err(why) = invariants::check_gap(cx.history, self.partition, (from, to), reason, cx.may_lose) {
+                if let Err(why) = invariants::check_gap(cx.history, self.partition, (from, to), reason) {
                     cx.violation(format!("{}: {why}", self.partition));
                 }
                 self.last = None;
             }
             Item::Block { block, from, base } => {
+                let may_lose = cx.history.of(self.partition).may_lose;
                 for (lsn, payload) in records(&block).filter(|(lsn, _)| *lsn >= from) {
                     let offset = LogOffset(base.0 + u64::from(lsn.esn().0) - 1);
                     // An end that was decided without what was lost may lie before what was read.
-                    self.last = self.last.filter(|(last, _)| !cx.may_lose || last.epoch() == lsn.epoch());
+                    self.last = self.last.filter(|(last, _)| !may_lose || last.epoch() == lsn.epoch());
                     let checked =
                         invariants::check_read(cx.history.of(self.partition), self.last, lsn, offset, payload);
                     if let Err(why) = checked {

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a part's end is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a shard that is well may be passed over: no refusal and no silence is held against it for longer.
+const PASSED_OVER_MAX: Duration = Duration::from_secs(61);
+
 /// Events of a run, at most: a run of this many goes round in circles.
 const EVENTS_MAX: u64 = 500_000;
 
@@ -42,7 +45,7 @@ pub fn run(seed: u64, print: bool) -> Report {
 /// Runs a seed, with a focus of its own choice or this one.
 pub fn run_focused(seed: u64, focus: Option<Focus>, print: bool) -> Report {
     let mut rng = Streams::new(seed);
-    let scenario = Scenario::draw(&mut rng.topology, focus);
+    let scenario = Scenario::draw(&mut rng, focus);
     if print {
         println!("{scenario:#?}");
     }
@@ -50,6 +53,7 @@ pub fn run_focused(seed: u64, focus: Option<Focus>, print: bool) -> Report {
     let outcome = set_up(&mut world)
         .and_then(|()| safety(&mut world))
         .and_then(|()| liveness(&mut world))
+        .and_then(|()| healed(&mut world))
         .and_then(|()| calm(&world))
         .and_then(|()| durability(&mut world));
     let mut violations = std::mem::take(&mut world.violations);
@@ -106,13 +110,16 @@ fn set_up(world: &mut World) -> Result<(), String> {
     world.connect_all();
     let nodes = servers.len();
     run_until(world, PATIENCE, "nodes register", |world| world.metadata.state.nodes().count() == nodes)?;
-    let (mut writer, may_lose) = (0, world.scenario.may_lose());
+    let mut writer = 0;
     for (i, plan) in world.scenario.logs.clone().into_iter().enumerate() {
+        let (may_lose, patience) = (world.scenario.may_lose(&plan), world.scenario.patience(&plan));
         let partitions = world.metadata.create_log(&format!("log{i}"), plan.partitions, plan.attributes());
         for partition in &partitions {
             let history = world.history.of(*partition);
-            history.idempotent = plan.idempotent;
+            // Who is away may have what tells a retry from a new record.
+            history.idempotent = plan.idempotent && !plan.prefers_availability();
             history.may_lose = may_lose;
+            history.patience = patience;
             for _ in 0..plan.writers {
                 world.writers.insert(writer, Writer::new(writer, *partition, &plan));
                 world.connect_client(Address::Writer(writer));
@@ -159,6 +166,21 @@ fn liveness(world: &mut World) -> Result<(), String> {
         let state = core.partition(partition).filter(|_| core.incarnation() == shard.incarnation)?;
         Some(state.meta().end_of(epoch).is_some())
     })
+}
+
+/// Whoever is well is written to again.
+fn healed(world: &mut World) -> Result<(), String> {
+    if world.scenario.focus != Focus::Slow {
+        return Ok(());
+    }
+    let end = world.now + PASSED_OVER_MAX;
+    run_until(world, PASSED_OVER_MAX * 2, "shards that are well are written to", |world| world.now >= end)?;
+    let processes = world.servers.values().filter_map(|server| server.process.as_ref());
+    let passed_over = processes.flat_map(|process| process.host.sequencers()).find_map(|sequencer| {
+        let shards = sequencer.passed_over(world.now);
+        (!shards.is_empty()).then(|| format!("{} {} passes over {shards:?}", sequencer.partition(), sequencer.epoch()))
+    });
+    passed_over.map_or(Ok(()), |who| Err(format!("{PASSED_OVER_MAX:?} after all were well again, {who}")))
 }
 
 /// What must hold where nothing was done to anybody.

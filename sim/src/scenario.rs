@@ -8,6 +8,7 @@ use dlog_proto::{Durability, QuorumConfig, Replication, Scope};
 use fastrand::Rng;
 
 use crate::network::Delays;
+use crate::seed::Streams;
 
 /// What a run looks at more closely than others. Part of the draw; a run that is to show one thing names its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +27,10 @@ pub enum Focus {
     Lossy,
     /// Copies are spread across racks, and fewer are waited for than are made.
     Scopes,
+    /// Logs that prefer availability, on servers whose clocks run at different speeds.
+    Available,
+    /// One shard at a time is slow, hangs or refuses: nobody has to wait for it, and it is used again when it is well.
+    Slow,
 }
 
 impl Focus {
@@ -37,6 +42,8 @@ impl Focus {
             9..=12 => Self::DiskLoss,
             13 | 14 => Self::Lossy,
             15..=17 => Self::Scopes,
+            18 | 19 => Self::Available,
+            20 => Self::Slow,
             _ => Self::Any,
         }
     }
@@ -52,6 +59,8 @@ pub(crate) struct LogPlan {
     pub acks: Acks,
     pub writers: u16,
     pub records: u64,
+    /// Longest pause between two batches of a writer.
+    pub pause_max: Duration,
 }
 
 /// Kinds of trouble, each with a weight; 0 is never. Which kinds a run has is part of its draw (swarm testing): rare
@@ -77,6 +86,8 @@ pub(crate) struct Troubles {
     pub change_log: u32,
     pub clock_jump: u32,
     pub gone: u32,
+    pub strand: u32,
+    pub ail: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -99,15 +110,25 @@ pub(crate) struct Scenario {
     pub esn_max: Option<u32>,
     /// A small window, so that it runs full.
     pub window_bytes_max: Option<usize>,
+    /// How long recovery of a log that prefers availability waits.
+    pub lease: Duration,
+    /// Nodes are told at once that a process is gone; otherwise when somebody connects.
+    pub prompt_views: bool,
+    /// How long a run of blocks with one copyset is, if not what is usual.
+    pub sticky_bytes: Option<usize>,
+    /// By how many thousandths a server's clock is faster or slower than true time, at most.
+    pub clock_drift_max: i64,
 }
 
 impl Scenario {
-    pub(crate) fn draw(rng: &mut Rng, focus: Option<Focus>) -> Self {
+    pub(crate) fn draw(streams: &mut Streams, focus: Option<Focus>) -> Self {
+        let (rng, of_focus) = (&mut streams.topology, &mut streams.focus);
         let drawn = Focus::draw(rng);
         let focus = focus.unwrap_or(drawn);
         let nodes = match focus {
             Focus::Any | Focus::Calm | Focus::Lossy => rng.u16(1..=5),
             Focus::Scopes => rng.u16(3..=6),
+            Focus::Available => rng.u16(4..=6),
             _ => rng.u16(3..=5),
         };
         let racks = match focus {
@@ -116,8 +137,14 @@ impl Scenario {
             _ => 1,
         };
         let shards = if rng.u8(..) < 40 { 2 } else { 1 };
-        let logs: Vec<LogPlan> =
+        let mut logs: Vec<LogPlan> =
             (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
+        if focus == Focus::Available {
+            logs.iter_mut().for_each(|log| log.prefer_availability(of_focus));
+        }
+        if focus == Focus::Slow {
+            logs.iter_mut().for_each(|log| log.spare_one(nodes));
+        }
         let mut troubles = Troubles::draw(rng, focus);
         // Whoever stays must be enough for every write quorum, wherever nodesets lie.
         let spares_one = |log: &LogPlan| {
@@ -130,7 +157,7 @@ impl Scenario {
             troubles.gone = 0;
         }
         let quick = matches!(focus, Focus::Succession | Focus::DiskLoss | Focus::WriteCache);
-        Self {
+        let mut scenario = Self {
             focus,
             nodes,
             shards,
@@ -150,17 +177,52 @@ impl Scenario {
             detect_max: Duration::from_millis(rng.u64(20..=400)),
             esn_max: (rng.u8(..) < 50).then(|| rng.u32(20..=200)),
             window_bytes_max: (rng.u8(..) < 50).then(|| rng.usize(600..=4_000)),
+            lease: Duration::from_millis(of_focus.u64(100..=800)),
+            prompt_views: focus == Focus::Available,
+            sticky_bytes: None,
+            clock_drift_max: if focus == Focus::Available { 50 } else { 0 },
+        };
+        if matches!(focus, Focus::Available | Focus::Slow) {
+            // Somebody is to write when it happens.
+            scenario.duration = Duration::from_millis(of_focus.u64(2_000..=4_000));
+            scenario.logs.iter_mut().for_each(|log| log.pause_max = Duration::from_millis(of_focus.u64(10..=50)));
         }
+        if focus == Focus::Available {
+            (scenario.delays.slow_share, scenario.delays.slow) = (0.15, Duration::from_millis(of_focus.u64(50..=400)));
+            // Whoever takes over is to be there before the lease is over.
+            scenario.detect_max = Duration::from_millis(of_focus.u64(20..=150));
+            scenario.sticky_bytes = Some(of_focus.usize(100..=1_500));
+        }
+        if focus == Focus::Slow {
+            // Whatever else takes its time would be taken for the shard's.
+            (scenario.esn_max, scenario.window_bytes_max, scenario.shards) = (None, None, 1);
+            scenario.trouble_every = Duration::from_millis(of_focus.u64(200..=1_000));
+        }
+        scenario
     }
 
     /// Whether logs may come to need more copies.
     pub(crate) fn may_raise_quorums(&self) -> bool {
-        self.troubles.gone == 0 && !self.may_lose()
+        self.troubles.gone == 0 && self.focus != Focus::Lossy
     }
 
-    /// Whether what is acknowledged may be lost by right, if it is said.
-    pub(crate) fn may_lose(&self) -> bool {
-        self.focus == Focus::Lossy
+    /// How long an append may take although one shard is slow, hangs or refuses; `None`: as long as it likes.
+    ///
+    /// Where fewer copies are waited for than are made, the others answer: there, back, and the sync before and its own; and the epoch may
+    /// have to begin first. If another was full not long ago, it is asked again after half a second. Where all are waited for, a first wave has to fail.
+    pub(crate) fn patience(&self, log: &LogPlan) -> Option<Duration> {
+        if self.focus != Focus::Slow {
+            return None;
+        }
+        let slow = if self.delays.slow_share > 0.0 { self.delays.slow } else { self.delays.max };
+        let quick = slow * 4 + self.sync_max * 3 + Duration::from_millis(520);
+        let quorum = log.replication.quorum;
+        Some(if quorum.write_quorum < quorum.replication_factor { quick } else { quick + Duration::from_secs(2) })
+    }
+
+    /// Whether what is acknowledged in a log may be lost by right, if it is said.
+    pub(crate) fn may_lose(&self, log: &LogPlan) -> bool {
+        self.focus == Focus::Lossy || log.prefers_availability()
     }
 }
 
@@ -172,7 +234,7 @@ impl LogPlan {
         };
         let write_quorum = match focus {
             Focus::Lossy => 1,
-            Focus::DiskLoss | Focus::WriteCache => rng.u8(2..=copies),
+            Focus::DiskLoss | Focus::WriteCache | Focus::Slow => rng.u8(2..=copies),
             _ if rng.bool() => copies / 2 + 1,
             _ => rng.u8(1..=copies),
         };
@@ -204,7 +266,35 @@ impl LogPlan {
             },
             writers: rng.u16(1..=2),
             records: rng.u64(50..=400),
+            pause_max: Duration::from_millis(4),
         }
+    }
+
+    /// Makes recovery content with fewer answers than safety takes; or, now and then, W as large as R.
+    fn prefer_availability(&mut self, rng: &mut Rng) {
+        let copies = self.replication.quorum.replication_factor;
+        self.replication.quorum = match rng.u8(0..8) {
+            0 => QuorumConfig::strong(copies),
+            1 | 2 => {
+                let write_quorum = rng.u8(1..=copies);
+                let read_quorum = rng.u8(1..=copies + 1 - write_quorum);
+                QuorumConfig { replication_factor: copies, write_quorum, read_quorum }
+            }
+            _ => QuorumConfig::available(copies),
+        };
+    }
+
+    /// Sees to it that all shards but one are enough for an acknowledgement.
+    fn spare_one(&mut self, nodes: u16) {
+        let copies = self.replication.quorum.replication_factor;
+        let write_quorum = self.replication.quorum.write_quorum.min(nodes as u8 - 1);
+        let quorum = QuorumConfig { replication_factor: copies, write_quorum, read_quorum: copies + 1 - write_quorum };
+        self.replication = Replication::new(quorum);
+        (self.nodeset_size, self.acks) = (None, Acks::Quorum);
+    }
+
+    pub(crate) fn prefers_availability(&self) -> bool {
+        !self.replication.quorum.is_strict()
     }
 
     pub(crate) fn attributes(&self) -> LogAttributes {
@@ -235,6 +325,8 @@ impl Troubles {
             change_log: weight(60, 2),
             clock_jump: weight(60, 2),
             gone: weight(30, 1),
+            strand: 0,
+            ail: 0,
         };
         match focus {
             Focus::Any | Focus::Scopes => troubles,
@@ -242,6 +334,18 @@ impl Troubles {
             Focus::Succession => Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 1, ..troubles },
             Focus::WriteCache => Self { power: 8, kill: 4, isolate: 3, ..troubles },
             Focus::DiskLoss => Self { replace_disk: 8, kill: 3, isolate: 4, ..troubles },
+            Focus::Available => Self {
+                strand: 8,
+                kill: 5,
+                pause: 6,
+                cut: 8,
+                isolate: 3,
+                metadata_away: 3,
+                false_alarm: 4,
+                gone: 0,
+                ..troubles
+            },
+            Focus::Slow => Self { ail: 8, new_reader: 1, ..Self::default() },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
         }
     }

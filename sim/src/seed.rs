@@ -11,6 +11,10 @@ pub(crate) struct Streams {
     pub faults: Rng,
     pub workload: Rng,
     pub cores: Rng,
+    /// Speeds of the servers' clocks.
+    pub clocks: Rng,
+    /// What only some focuses have.
+    pub focus: Rng,
 }
 
 impl Streams {
@@ -25,6 +29,8 @@ impl Streams {
             faults: stream(4),
             workload: stream(5),
             cores: stream(6),
+            clocks: stream(7),
+            focus: stream(8),
         }
     }
 }

@@ -14,10 +14,13 @@ use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Re
 use dlog_proto::{
     ClusterId, End, Epoch, Location, Lsn, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
 };
-use dlog_sequencer::{AppendRequest, Host, HostOutput, Output, Proposal, Settings, Token};
+use dlog_sequencer::{
+    AppendRequest, Host, HostOutput, LeaseGrant, LeaseKeeper, LeaseTimes, Output, Proposal, Settings, Token,
+};
 use dlog_storage_node::Start;
 
 use crate::context::Context;
+use crate::invariants;
 use crate::ledger::{Claim, Copies};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -45,6 +48,7 @@ struct Origin {
     round: u32,
     batch: u64,
     acks: Acks,
+    since: Time,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,10 @@ pub(crate) struct Process {
     next_request: u64,
     /// Up to where each partition's trim was told to the shards.
     trims: BTreeMap<PartitionUid, Lsn>,
+    leases: LeaseKeeper,
+    lease_times: LeaseTimes,
+    /// When a lease is asked for again, if there are logs that need one.
+    ask_lease_at: Time,
 }
 
 impl Server {
@@ -85,6 +93,7 @@ impl Server {
         if bug(Bug::RequestIdsRepeat) {
             id = ProcessId(self.node.0.into());
         }
+        let lease_times = LeaseTimes::of(settings.lease.expect("every run has one"));
         let start = Start { boot_id: self.boot, now_ms: cx.now_ms, random: cx.rng.cores.u64(..) };
         let mut process = Process {
             id,
@@ -104,6 +113,9 @@ impl Server {
             pending: BTreeMap::new(),
             next_request: 0,
             trims: BTreeMap::new(),
+            leases: LeaseKeeper::new(lease_times),
+            lease_times,
+            ask_lease_at: Time::ZERO,
         };
         for (index, medium) in self.media.iter_mut().enumerate() {
             let index = index as u16;
@@ -195,6 +207,7 @@ impl Server {
         let registered = self.process.as_ref().is_some_and(|p| p.registered);
         if let Some(process) = &mut self.process {
             process.retry_proposals(cx);
+            process.ask_lease(cx);
             process.pump(cx);
         }
         if !registered && self.process.as_ref().is_some_and(|p| p.pending.is_empty()) {
@@ -205,7 +218,8 @@ impl Server {
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let process = self.process.as_ref()?;
         let proposals = process.pending.values().map(|p| p.sent_at + PROPOSAL_RETRY).min();
-        process.host.next_timeout().into_iter().chain(proposals).min()
+        let lease = process.state.prefers_availability().then_some(process.ask_lease_at);
+        process.host.next_timeout().into_iter().chain(proposals).chain(lease).min()
     }
 }
 
@@ -281,7 +295,7 @@ impl Process {
             Message::Append { partition, round, batch, acks, bytes } => {
                 self.next_token += 1;
                 let token = Token(self.next_token);
-                self.origins.insert(token, Origin { writer: from, partition, round, batch, acks });
+                self.origins.insert(token, Origin { writer: from, partition, round, batch, acks, since: cx.now });
                 let request = AppendRequest { token, acks, with_offset: false, append_time: false, batch: bytes };
                 self.host.handle_append(cx.now, cx.now_ms, partition, request);
             }
@@ -291,6 +305,11 @@ impl Process {
             Message::Fetched(answer, block) => self.host.handle_fetched(cx.now, &answer, block),
             Message::ProducersRead(answer, table) => self.host.handle_producers(&answer, table.as_ref()),
             Message::View { state, alive } => self.handle_view(cx, *state, alive),
+            Message::Lease(LeaseGrant { asked, revision }) => {
+                let asked = if bug(Bug::LeaseFromAnswer) { cx.now } else { asked };
+                self.leases.handle_granted(LeaseGrant { asked, revision });
+                self.tell_lease();
+            }
             message => self.handle_shard_message(cx, from, message),
         }
     }
@@ -342,6 +361,20 @@ impl Process {
         self.host.retry_assigned();
         self.host.renew_stalled(cx.now, NODESET_PATIENCE);
         self.tell_trims(cx);
+        self.tell_lease();
+    }
+
+    fn ask_lease(&mut self, cx: &mut Context<'_>) {
+        if self.state.prefers_availability() && self.ask_lease_at <= cx.now {
+            self.ask_lease_at = cx.now + self.lease_times.every;
+            cx.send(Address::Metadata, Lane::Control, Message::WantLease(cx.now));
+        }
+    }
+
+    fn tell_lease(&mut self) {
+        if let Some(until) = self.leases.handle_told(self.state.revision()) {
+            self.host.handle_lease(until);
+        }
     }
 
     fn tell_trims(&mut self, cx: &mut Context<'_>) {
@@ -428,7 +461,7 @@ impl Process {
                 let PartitionRelease { released, settled, .. } = release;
                 for EpochEnd { epoch, last_esn, authoritative } in &release.ends {
                     let (epoch, last_esn, authoritative) = (*epoch, *last_esn, *authoritative);
-                    cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative });
+                    cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative, recoverer: None });
                 }
                 cx.claim(Claim::Released { partition, released, settled });
                 for ShardRef { shard, incarnation } in shards {
@@ -437,10 +470,13 @@ impl Process {
                 }
             }
             Output::Reply { token, outcome } => {
-                if let Some(Origin { writer, partition, round, batch, acks }) = self.origins.remove(&token) {
+                if let Some(Origin { writer, partition, round, batch, acks, since }) = self.origins.remove(&token) {
                     if let Ok(ok) = &outcome {
                         let copies = if acks == Acks::One { Copies::One } else { Copies::Quorum };
                         cx.claim(Claim::Acknowledged { partition, lsn: ok.lsn, by: epoch, copies });
+                        if let Err(why) = invariants::check_patience(cx.history.of(partition), cx.now.since(since)) {
+                            cx.violation(format!("{partition} {}: {why}", ok.lsn));
+                        }
                     }
                     let appended = Message::Appended { partition, round, batch, outcome };
                     cx.send(writer, Lane::Append(partition), appended);
@@ -462,8 +498,17 @@ impl Process {
         };
         let command = match proposal {
             Proposal::Decide(decision) => {
-                let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, missing } =
-                    decision;
+                let dlog_sequencer::Decision {
+                    partition,
+                    epoch,
+                    last_esn,
+                    authoritative,
+                    recoverer,
+                    answered,
+                    missing,
+                } = decision;
+                let answered = answered.into_iter().collect();
+                cx.history.ledger.answered.insert((partition, epoch, recoverer), answered);
                 let end = End { last_esn, authoritative };
                 let decision = Decision::new((partition, epoch), end, recoverer, &missing);
                 Command::Decide(Decide { decisions: vec![decision] })

@@ -62,8 +62,8 @@ pub(crate) struct Shard {
     sync_wanted: bool,
     flush_due: bool,
     tracked: Vec<Tracked>,
-    /// There is no room for blocks.
-    pub full: bool,
+    /// What blocks are refused with.
+    pub refuses: Option<StoreRefusal>,
     streams: ReadStreams<(Address, u64)>,
     /// Those that are in single-copy mode.
     single_copy: BTreeSet<(Address, u64)>,
@@ -97,7 +97,7 @@ impl Shard {
             sync_wanted: false,
             flush_due: false,
             tracked: Vec::new(),
-            full: false,
+            refuses: None,
             streams: ReadStreams::new(shard),
             single_copy: BTreeSet::new(),
         };
@@ -195,10 +195,10 @@ impl Shard {
     /// Handles a message for this shard.
     pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
-            Message::Store(store, block) if self.full => {
-                self.core.refuse_store(asker(from), &store, &block, StoreRefusal::NoSpace);
-            }
-            Message::Store(store, block) => self.core.handle_store(asker(from), store, block),
+            Message::Store(store, block) => match self.refuses.clone() {
+                Some(refusal) => self.core.refuse_store(asker(from), &store, &block, refusal),
+                None => self.core.handle_store(asker(from), store, block),
+            },
             Message::Amend(amend) => self.core.handle_amend(asker(from), amend),
             Message::Seal(seal) => self.core.handle_seal(asker(from), seal),
             Message::Release(release) => self.core.handle_release(release),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dlog_proto::Durability;
+use dlog_proto::wire::StoreRefusal;
 use fastrand::Rng;
 
 use crate::network::Address;
@@ -98,6 +99,43 @@ pub(crate) enum Trouble {
     Gone {
         server: u16,
     },
+    /// The disks of a server are slow, hang or refuse, unless another's do already.
+    Ail {
+        server: u16,
+        ailment: Ailment,
+        for_: Duration,
+    },
+    /// A server is cut off from all others, and clients still reach it.
+    Strand {
+        server: u16,
+        for_: Duration,
+    },
+}
+
+/// What is the matter with a server's disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ailment {
+    /// Every sync takes up to a few hundred milliseconds.
+    Slow,
+    /// No sync ends before it is over.
+    Hangs,
+    Full,
+    Overloaded,
+    Disabled,
+}
+
+impl Ailment {
+    const ALL: [Self; 5] = [Self::Slow, Self::Hangs, Self::Full, Self::Overloaded, Self::Disabled];
+
+    /// What stores are refused with.
+    pub(crate) fn refusal(self) -> Option<StoreRefusal> {
+        match self {
+            Self::Slow | Self::Hangs => None,
+            Self::Full => Some(StoreRefusal::NoSpace),
+            Self::Overloaded => Some(StoreRefusal::Overloaded { retry_after_ms: 200 }),
+            Self::Disabled => Some(StoreRefusal::Disabled),
+        }
+    }
 }
 
 impl Trouble {
@@ -126,6 +164,8 @@ impl Trouble {
             t.change_log,
             t.clock_jump,
             gone,
+            t.strand,
+            t.ail,
         ];
         let total: u32 = weights.iter().sum();
         if total == 0 {
@@ -169,7 +209,9 @@ impl Trouble {
             15 => Self::Renew { log, partition },
             16 => Self::ChangeLog { log, dice: rng.u8(..) },
             17 => Self::ClockJump { server, ms: rng.i64(-3_600_000..=3_600_000) },
-            _ => Self::Gone { server },
+            18 => Self::Gone { server },
+            19 => Self::Strand { server, for_: ms(rng, 2500) },
+            _ => Self::Ail { server, ailment: Ailment::ALL[rng.usize(0..Ailment::ALL.len())], for_: ms(rng, 5000) },
         })
     }
 }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlog_proto::wire::StoreRefusal;
 use dlog_proto::{ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs};
 use dlog_sequencer::Settings;
 use dlog_storage_node::disk::simulated::{Fault, Operation};
 
+use crate::clock::Clock;
 use crate::context::{Context, Effect};
 use crate::history::History;
 use crate::invariants;
@@ -21,7 +23,7 @@ use crate::seed::Streams;
 use crate::server::Server;
 use crate::shard::{Medium, Shard, ShardTimer};
 use crate::trace::Trace;
-use crate::trouble::{Losses, Trouble};
+use crate::trouble::{Ailment, Losses, Trouble};
 use crate::writer::Writer;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
@@ -32,6 +34,15 @@ const RECONNECT: Duration = Duration::from_millis(30);
 const VIEWS: Duration = Duration::from_millis(5);
 /// What a sync takes on a slow disk, at most.
 const SLOW_SYNC: Duration = Duration::from_millis(300);
+/// What a sync takes on any disk, at least.
+const SYNC_MIN: Duration = Duration::from_micros(100);
+
+/// How a server's disks are not as they should be.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    Slow,
+    HangsUntil(Time),
+}
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -67,6 +78,7 @@ pub(crate) enum Event {
     MetadataBack,
     DiskBack(u16),
     DiskRoom(u16),
+    Cured(u16),
     NextTrouble,
 }
 
@@ -88,7 +100,10 @@ pub(crate) struct World {
     pub partitions: Vec<Vec<PartitionUid>>,
     /// Processes that stand still, and what waits for them.
     paused: BTreeMap<u16, Vec<Event>>,
-    slow: BTreeMap<u16, bool>,
+    /// How long their syncs take.
+    slow: BTreeMap<u16, Pace>,
+    /// The server whose disks ail.
+    ailing: Option<u16>,
     wakes: BTreeMap<Address, Time>,
     /// Trouble goes on.
     pub troubled: bool,
@@ -97,7 +112,11 @@ pub(crate) struct World {
     gone: BTreeSet<u16>,
     /// By how much servers' wall clocks are off, in milliseconds.
     clocks: BTreeMap<u16, i64>,
+    /// How fast their monotonic clocks run.
+    speeds: BTreeMap<u16, Clock>,
     next_reader: u16,
+    /// Nodes are about to be told how things stand.
+    views_due: bool,
 }
 
 #[derive(Debug)]
@@ -138,6 +157,10 @@ impl World {
         settings.block_len_target = rng.topology.usize(100..=2_000);
         settings.sticky_bytes = rng.topology.usize(500..=20_000);
         settings.greylist = Duration::from_millis(rng.topology.u64(100..=2_000));
+        settings.lease = Some(scenario.lease);
+        settings.sticky_bytes = scenario.sticky_bytes.unwrap_or(settings.sticky_bytes);
+        let drift = scenario.clock_drift_max;
+        let speeds = (1..=scenario.nodes).map(|node| (node, Clock::new(rng.clocks.i64(-drift..=drift)))).collect();
         let server = |node: u16| {
             let rack = node % scenario.racks;
             let server = Server {
@@ -166,12 +189,15 @@ impl World {
             partitions: Vec::new(),
             paused: BTreeMap::new(),
             slow: BTreeMap::new(),
+            ailing: None,
             wakes: BTreeMap::new(),
             troubled: false,
             losses: Losses::allowed(&scenario),
             gone: BTreeSet::new(),
             clocks: BTreeMap::new(),
+            speeds,
             next_reader: 0,
+            views_due: false,
             scenario,
         }
     }
@@ -198,6 +224,10 @@ impl World {
         self.now = at;
         self.trace.event(at, &event);
         self.happen(event);
+        if self.scenario.prompt_views && self.metadata.changed && self.metadata.available && !self.views_due {
+            self.views_due = true;
+            self.schedule(VIEWS, Event::Views);
+        }
         true
     }
 
@@ -237,13 +267,17 @@ impl World {
             }
             Event::Gone { node, process } => self.metadata.handle_gone(node, process),
             Event::Back { node, process } => self.metadata.handle_back(node, process),
-            Event::Views => self.send_views(),
+            Event::Views => {
+                self.views_due = false;
+                self.send_views();
+            }
             Event::Start(server) => self.start(server),
             Event::Resume(server) => self.resume(server),
             Event::Mend(a, b) => self.mend(a, b),
             Event::MetadataBack => self.metadata.available = true,
             Event::DiskBack(server) => drop(self.slow.remove(&server)),
-            Event::DiskRoom(server) => self.set_full(server, false),
+            Event::DiskRoom(server) => self.set_refuses(server, None),
+            Event::Cured(server) => self.cure(server),
             Event::NextTrouble => self.next_trouble(),
         }
     }
@@ -261,19 +295,32 @@ impl World {
             _ => 0,
         };
         let now_ms = self.now_ms() + clock;
+        let local = self.clock_of(me).at(self.now);
         {
             let Self { now, servers, writers, readers, metadata, network, rng, history, slow, scenario, .. } = self;
-            let slow = matches!(me, Address::Server(n) if slow.contains_key(&n));
+            let pace = if let Address::Server(n) = me { slow.get(&n) } else { None };
             let network = &*network;
             let is_up = move |to| network.is_up(me, to);
-            let sync_max = if slow { SLOW_SYNC } else { scenario.sync_max };
-            let (calm, may_lose) = (scenario.focus == Focus::Calm, scenario.may_lose());
+            let sync = match pace {
+                None => (SYNC_MIN, scenario.sync_max),
+                Some(Pace::Slow) => (SYNC_MIN, SLOW_SYNC),
+                Some(Pace::HangsUntil(end)) => (end.since(*now).max(SYNC_MIN), Duration::ZERO),
+            };
+            let calm = scenario.focus == Focus::Calm;
             let effects = &mut effects;
-            let mut cx = Context { now: *now, now_ms, rng, history, sync_max, calm, may_lose, effects, is_up: &is_up };
+            let mut cx = Context { now: local, now_ms, rng, history, sync, calm, effects, is_up: &is_up };
             act(&mut Actors { servers, writers, readers, metadata }, &mut cx);
         }
         self.carry_out(me, effects);
         self.keep_awake(me);
+    }
+
+    /// The monotonic clock that an actor goes by.
+    fn clock_of(&self, address: Address) -> Clock {
+        match address {
+            Address::Server(server) => self.speeds.get(&server).copied().unwrap_or_default(),
+            _ => Clock::default(),
+        }
     }
 
     fn carry_out(&mut self, me: Address, effects: Vec<Effect>) {
@@ -308,7 +355,10 @@ impl World {
             Address::Reader(n) => self.readers.get(&n).and_then(Reader::next_timeout),
             Address::Metadata => None,
         };
-        let Some(at) = timeout.map(|at| at.max(self.now + Duration::from_micros(1))) else { return };
+        let Some(at) = timeout.map(|at| self.clock_of(address).when(at).max(self.now + Duration::from_micros(1)))
+        else {
+            return;
+        };
         if self.wakes.get(&address).is_none_or(|known| *known > at) {
             self.wakes.insert(address, at);
             self.schedule_at(at, Event::Wake(address));
@@ -548,7 +598,7 @@ impl World {
                 self.schedule(for_, Event::MetadataBack);
             }
             Trouble::SlowDisk { server, for_ } => {
-                self.slow.insert(server, true);
+                self.slow.insert(server, Pace::Slow);
                 self.schedule(for_, Event::DiskBack(server));
             }
             Trouble::BreakConnection { a, b } => self.break_connection(a, b, Duration::from_millis(50)),
@@ -571,13 +621,22 @@ impl World {
                 }
             }
             Trouble::DiskFull { server, for_ } => {
-                self.set_full(server, true);
+                self.set_refuses(server, Some(&StoreRefusal::NoSpace));
                 self.schedule(for_, Event::DiskRoom(server));
             }
             Trouble::Trim { log, partition, share } => self.trim(log, partition, share),
             Trouble::Renew { log, partition } => self.renew(self.partitions[log][partition as usize]),
             Trouble::ChangeLog { log, dice } => self.change_log(log, dice),
             Trouble::ClockJump { server, ms } => drop(self.clocks.insert(server, ms)),
+            Trouble::Ail { server, ailment, for_ } => self.ail(server, ailment, for_),
+            Trouble::Strand { server, for_ } => {
+                self.suspect(server);
+                let is_tier = |peer: &Address| matches!(peer, Address::Server(_) | Address::Metadata);
+                for peer in self.network.peers(Address::Server(server)).into_iter().filter(is_tier) {
+                    self.cut(Address::Server(server), peer, for_);
+                    self.cut(peer, Address::Server(server), for_);
+                }
+            }
             Trouble::Gone { server } => {
                 self.losses.lose_disk();
                 self.gone.insert(server);
@@ -586,9 +645,32 @@ impl World {
         }
     }
 
-    fn set_full(&mut self, server: u16, full: bool) {
+    fn ail(&mut self, server: u16, ailment: Ailment, for_: Duration) {
+        if self.ailing.is_some() {
+            return;
+        }
+        self.ailing = Some(server);
+        match ailment {
+            Ailment::Slow => drop(self.slow.insert(server, Pace::Slow)),
+            Ailment::Hangs => drop(self.slow.insert(server, Pace::HangsUntil(self.now + for_))),
+            Ailment::Full | Ailment::Overloaded | Ailment::Disabled => {
+                self.set_refuses(server, ailment.refusal().as_ref());
+            }
+        }
+        self.schedule(for_, Event::Cured(server));
+    }
+
+    fn cure(&mut self, server: u16) {
+        if self.ailing == Some(server) {
+            self.ailing = None;
+            self.slow.remove(&server);
+            self.set_refuses(server, None);
+        }
+    }
+
+    fn set_refuses(&mut self, server: u16, refusal: Option<&StoreRefusal>) {
         if let Some(process) = self.servers.get_mut(&server).and_then(|s| s.process.as_mut()) {
-            process.shards.values_mut().for_each(|shard| shard.full = full);
+            process.shards.values_mut().for_each(|shard| shard.refuses = refusal.cloned());
         }
     }
 
@@ -671,6 +753,7 @@ impl World {
         self.metadata.available = true;
         self.metadata.changed = true;
         self.slow.clear();
+        self.ailing = None;
         for (at, later) in self.network.mend_all(self.now, &mut self.rng.network) {
             self.schedule_at(at, Event::Network(later));
         }
@@ -678,7 +761,7 @@ impl World {
         paused.into_iter().for_each(|server| self.resume(server));
         let servers: Vec<u16> = self.servers.keys().copied().collect();
         for server in servers {
-            self.set_full(server, false);
+            self.set_refuses(server, None);
             self.schedule(Duration::ZERO, Event::Start(server));
         }
         self.schedule(VIEWS, Event::Views);

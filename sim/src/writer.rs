@@ -1,6 +1,7 @@
 //! A simulated writer: one partition, the production append core, records that are numbered.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dlog_client::append::core::{AppendCore, AppendSettings, Output};
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
@@ -14,7 +15,7 @@ use crate::network::Address;
 use crate::scenario::LogPlan;
 
 /// How long an answer to who sequences a partition may take.
-const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -37,11 +38,12 @@ pub(crate) struct Writer {
     round: u32,
     /// When the next batch is made.
     next_at: Time,
+    pause_max: Duration,
 }
 
 impl Writer {
     pub(crate) fn new(number: u16, partition: PartitionUid, plan: &LogPlan) -> Self {
-        let LogPlan { idempotent, acks, records: left, .. } = *plan;
+        let LogPlan { idempotent, acks, records: left, pause_max, .. } = *plan;
         Self {
             number,
             partition,
@@ -57,6 +59,7 @@ impl Writer {
             asked_at: None,
             round: 0,
             next_at: Time::ZERO,
+            pause_max,
         }
     }
 
@@ -83,8 +86,8 @@ impl Writer {
         }
         while self.left > 0 && self.core.wants_batch() && self.next_at <= cx.now {
             self.make_batch(cx);
-            let pause = cx.rng.workload.u64(0..4_000);
-            self.next_at = cx.now + std::time::Duration::from_micros(pause);
+            let pause = cx.rng.workload.u64(0..self.pause_max.as_micros() as u64);
+            self.next_at = cx.now + Duration::from_micros(pause);
         }
         self.drain(cx);
     }

@@ -410,7 +410,9 @@ impl ReaderCore {
                 waiting = true;
             }
         }
-        let mut authority = Quorum::new(&entry.nodeset, &entry.replication).answers(passed, statuses);
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let mut authority = quorum.answers(passed, statuses);
+        let is_proven = authority != Authority::Incomplete || quorum.is_strictly_authoritative(passed, statuses);
         if bug(Bug::GapFromOneShard) && !passed.is_empty() {
             authority = Authority::Complete;
         }
@@ -422,6 +424,10 @@ impl ReaderCore {
             return false;
         }
         let patient = waiting && now.since(since) < self.settings.gap_grace;
+        // In a log that prefers availability, who is away for a moment or slow may have it.
+        if !is_proven && now.since(since) < self.settings.slow_shard {
+            return false;
+        }
         if authority == Authority::None || (authority == Authority::Incomplete && patient) {
             return false;
         }

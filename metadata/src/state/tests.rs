@@ -301,6 +301,28 @@ fn a_retried_activation_gives_the_same_epoch() {
 }
 
 #[test]
+fn c16_no_epoch_has_two_owners_though_a_restarted_process_counts_from_one_again() {
+    let mut machine = Machine::cluster(3);
+    machine.create("demo/a", 1, 3).unwrap();
+    let mut owners: BTreeMap<Epoch, ProcessId> = BTreeMap::new();
+    let mut activate_as = |machine: &mut Machine, process: u128| {
+        let request = RequestId { process: ProcessId(process), counter: 1 };
+        let response = machine.apply_as(Some(request), activate(1, process, &[1]));
+        let Response::Activate(Ok(activated)) = response else { panic!("{response:?}") };
+        let epoch = activated.results[0].as_ref().unwrap().epoch;
+        let owner = *owners.entry(epoch).or_insert(ProcessId(process));
+        assert_eq!(owner, ProcessId(process), "{epoch} was given to another process before");
+        epoch
+    };
+    assert_eq!(activate_as(&mut machine, 1), Epoch(1));
+    machine.register(1, 2, &[Some(1)]).unwrap();
+    assert_eq!(activate_as(&mut machine, 2), Epoch(2), "its first request, as the one of the process before it was");
+    assert_eq!(activate_as(&mut machine, 1), Epoch(1), "from the past: the old answer, and nothing new");
+    let newest = machine.state.partition(PartitionUid(1)).unwrap().newest();
+    assert_eq!(newest, Some((Epoch(2), NodeId(1), ProcessId(2))));
+}
+
+#[test]
 fn decisions_close_epochs_and_say_what_lacks_copies() {
     let mut machine = Machine::cluster(3);
     machine.create("demo/a", 1, 3).unwrap();

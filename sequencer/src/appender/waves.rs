@@ -48,7 +48,7 @@ impl Appender {
         let usable = self.health.usable(now);
         let block = &self.window[at];
         let counted_on = block.current.union(usable);
-        if block.copyset.is_subset_of(counted_on) {
+        if block.copyset.is_subset_of(counted_on) || bug(Bug::NoLaterWaves) {
             return self.ask(at, now);
         }
         let before = Plan { copyset: block.copyset, missing: block.missing };
@@ -137,7 +137,7 @@ impl Appender {
         self.note_stall(at, now);
         let block = &self.window[at];
         let unasked = block.copyset.without(block.asked).without(block.current);
-        let to_ask = unasked.intersection(self.health.askable(now));
+        let to_ask = unasked.intersection(self.possible(block, now));
         // The others are asked when they are back, or when it is over what they were passed over for.
         let retry_at = if to_ask == unasked { Time::MAX } else { self.health.next_change(now).unwrap_or(Time::MAX) };
         self.next_deadline = self.next_deadline.min(retry_at);
@@ -169,10 +169,19 @@ impl Appender {
         }
     }
 
+    /// Members that may be asked for this block.
+    fn possible(&self, block: &InFlight, now: Time) -> MemberSet {
+        let askable = self.health.askable(now);
+        match self.quorum().is_write_quorum(block.holders.union(askable)) {
+            true => askable,
+            false => self.health.last_resort(now),
+        }
+    }
+
     /// Keeps `stalled_since` and says so once when too few shards are there for this block's acknowledgement.
     fn note_stall(&mut self, at: usize, now: Time) {
         let block = &self.window[at];
-        let possible = block.holders.union(self.health.askable(now));
+        let possible = block.holders.union(self.possible(block, now));
         if self.quorum().is_write_quorum(possible) {
             self.stalled_since = None;
         } else if self.stalled_since.is_none() {

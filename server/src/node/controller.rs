@@ -9,7 +9,8 @@ use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{NodeInfo, State};
 use dlog_proto::clock::every;
 use dlog_proto::wire::Liveness;
-use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId, Time};
+use dlog_proto::{Epoch, Lsn, NodeId, PartitionUid, ProcessId};
+use dlog_sequencer::{LEASE, LeaseGrant, LeaseKeeper, LeaseTimes};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -39,8 +40,9 @@ pub(crate) struct Controller {
     outdated: BTreeSet<PartitionUid>,
     /// What was looked at last.
     looked: Option<Looked>,
+    leases: LeaseKeeper,
     /// See [`super::leases`].
-    lease_until: watch::Receiver<Time>,
+    granted: watch::Receiver<Option<LeaseGrant>>,
 }
 
 /// As of when all partitions were looked at. While the candidates stay the same, only partitions that changed need another look.
@@ -66,7 +68,7 @@ impl Controller {
         metadata: Metadata,
         cores: Cores,
         forgotten: Arc<Notify>,
-        lease_until: watch::Receiver<Time>,
+        granted: watch::Receiver<Option<LeaseGrant>>,
     ) -> Self {
         Self {
             node,
@@ -82,28 +84,27 @@ impl Controller {
             append_time: HashSet::new(),
             outdated: BTreeSet::new(),
             looked: None,
-            lease_until,
+            leases: LeaseKeeper::new(LeaseTimes::of(LEASE)),
+            granted,
         }
     }
 
     /// For ever.
     pub(crate) async fn run(mut self) {
         let (mut views, mut alive) = (self.metadata.views(), self.metadata.liveness_updates());
-        let mut leased_until = Time::ZERO;
         let mut tick = every(TICK);
         loop {
-            // Before the view: what the lease rests on is in it then.
-            let lease_until = *self.lease_until.borrow_and_update();
+            let granted = *self.granted.borrow_and_update();
             let (view, liveness) = (views.borrow_and_update().clone(), alive.borrow_and_update().clone());
             self.look(&view, &liveness);
-            if lease_until > leased_until {
-                self.cores.tell_all(|| Input::Lease(lease_until));
-                leased_until = lease_until;
+            granted.into_iter().for_each(|grant| self.leases.handle_granted(grant));
+            if let Some(until) = self.leases.handle_told(view.revision()) {
+                self.cores.tell_all(|| Input::Lease(until));
             }
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 changed = alive.changed() => if changed.is_err() { return },
-                changed = self.lease_until.changed() => if changed.is_err() { return },
+                changed = self.granted.changed() => if changed.is_err() { return },
                 _ = tick.tick() => self.tick(&view),
             }
         }

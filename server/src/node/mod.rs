@@ -306,10 +306,9 @@ impl Parts {
             Carrier { node, process, metadata: metadata.clone(), requests: requests.clone(), cores: cores.clone() };
         tasks.spawn(carrier.run(asks));
         let forgotten = Arc::new(Notify::new());
-        let (lease, lease_until) = watch::channel(Time::ZERO);
-        tasks.spawn(leases::renew(metadata.clone(), lease));
-        let controller =
-            Controller::new(node, process, metadata.clone(), cores.clone(), forgotten.clone(), lease_until);
+        let (grant, granted) = watch::channel(None);
+        tasks.spawn(leases::ask(metadata.clone(), grant));
+        let controller = Controller::new(node, process, metadata.clone(), cores.clone(), forgotten.clone(), granted);
         tasks.spawn(controller.run());
         let registrar = registrar.clone();
         tasks.spawn(async move {

@@ -187,7 +187,7 @@ impl Carrier {
 }
 
 fn to_command(decision: &dlog_sequencer::Decision) -> Decision {
-    let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, missing } = decision;
+    let dlog_sequencer::Decision { partition, epoch, last_esn, authoritative, recoverer, missing, .. } = decision;
     let end = End { last_esn: *last_esn, authoritative: *authoritative };
     Decision::new((*partition, *epoch), end, *recoverer, missing)
 }

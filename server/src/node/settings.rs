@@ -6,10 +6,9 @@ use dlog_metadata::{MetadataConfig, Snapshots, Timings};
 use dlog_proto::record::BatchLimits;
 use dlog_proto::transport::ListenerConfig;
 use dlog_proto::{NodeId, ProcessId};
-use dlog_sequencer::Settings;
+use dlog_sequencer::{LEASE, Settings};
 
 use super::NodeError;
-use super::leases::LEASE;
 use crate::config::{ByteSize, Config};
 use crate::data_dir::DataDir;
 

@@ -15,6 +15,10 @@ pub(super) fn check(
 ) -> Result<(), String> {
     let promised = ledger.promised.entry((partition, lsn.epoch())).or_default();
     match promised.end {
+        // Without a lease nothing is acknowledged, wherever the end turned out to be.
+        Some((end, _)) if lsn.epoch() == by && !entry.replication.quorum.is_strict() => {
+            return Err(format!("{by} acknowledges {lsn}, and its epoch was decided to end at {end}"));
+        }
         Some((end, _)) if lsn.esn() <= end => return Ok(()),
         Some((end, true)) => return Err(format!("{by} acknowledges {lsn}, beyond the end {end} of its epoch")),
         _ if lsn.epoch() != by => return Err(format!("{by} acknowledges {lsn}, whose epoch is not decided")),

@@ -1,5 +1,6 @@
 //! What must hold, one property per file, each named after what it protects.
 
+mod acknowledged_in_time;
 mod acknowledged_is_durable;
 mod acknowledged_is_readable;
 mod calm_is_quiet;
@@ -14,6 +15,7 @@ mod order_and_completeness;
 mod queues_are_bounded;
 mod released_is_durable;
 mod released_stays;
+mod short_decisions_are_flagged;
 mod silence_ends_at_settled;
 mod trim_stays_behind_released;
 mod under_replicated_is_on_record;
@@ -25,6 +27,7 @@ use dlog_proto::{LogOffset, Lsn, PartitionUid};
 use crate::history::{History, PartitionHistory, Payload};
 use crate::ledger::{Claim, Ledger};
 
+pub(crate) use acknowledged_in_time::check as check_patience;
 pub(crate) use calm_is_quiet::check as check_calm;
 pub(crate) use queues_are_bounded::check as check_queues;
 
@@ -46,11 +49,11 @@ pub(crate) fn check_gap(
     partition: PartitionUid,
     gap: (Lsn, Lsn),
     reason: GapReason,
-    may_lose: bool,
 ) -> Result<(), String> {
-    let trim = history.of(partition).trim;
-    if reason == GapReason::DataLoss && may_lose {
-        history.of(partition).gaps.push(gap);
+    let of_partition = history.of(partition);
+    let trim = of_partition.trim;
+    if reason == GapReason::DataLoss && of_partition.may_lose {
+        of_partition.gaps.push(gap);
     }
     no_false_gap::check(&history.ledger, partition, gap, reason, trim)
 }
@@ -69,13 +72,24 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
             released_is_durable::check(ledger, &entry, decided, partition, released)?;
             under_replicated_is_on_record::check_settled(ledger, state, &entry, partition, settled)
         }
-        Claim::Ended { partition, epoch, last_esn, authoritative } => {
+        Claim::Ended { partition, epoch, last_esn, authoritative, recoverer } => {
             let entry = ledger.entry(state, partition, epoch);
-            let new = one_end_per_epoch::check(ledger, partition, epoch, (last_esn, authoritative))?;
+            let answered = recoverer.and_then(|recoverer| ledger.answered.get(&(partition, epoch, recoverer)).cloned());
+            // Only where a log prefers availability may a decision pass over who did not answer.
+            let answered = answered.filter(|_| entry.as_ref().is_some_and(|e| !e.replication.quorum.is_strict()));
+            let end = (last_esn, authoritative);
+            let new = one_end_per_epoch::check(ledger, partition, epoch, end, answered.as_ref())?;
             match entry {
                 Some(entry) if new => {
-                    let end = (last_esn, authoritative);
-                    under_replicated_is_on_record::check_decided(ledger, state, &entry, partition, end)
+                    short_decisions_are_flagged::check(&entry, authoritative, answered.as_ref())?;
+                    under_replicated_is_on_record::check_decided(
+                        ledger,
+                        state,
+                        &entry,
+                        partition,
+                        end,
+                        answered.as_ref(),
+                    )
                 }
                 _ => Ok(()),
             }

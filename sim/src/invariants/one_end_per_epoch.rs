@@ -1,15 +1,19 @@
-//! An epoch ends once, everywhere at the same place, and never before what was acknowledged or released in it and survives.
+//! An epoch ends once, everywhere at the same place, and never before what was acknowledged or released in it and survives. Where a log
+//! prefers availability: survives on a shard that the decision rests on.
 
-use dlog_proto::{Epoch, Esn, Lsn, PartitionUid};
+use std::collections::BTreeSet;
+
+use dlog_proto::{Epoch, Esn, Lsn, PartitionUid, ShardRef};
 
 use crate::ledger::Ledger;
 
-/// Whether this is news.
+/// Whether this is news. `answered`: on whose answers it rests, if it may pass over others.
 pub(super) fn check(
     ledger: &mut Ledger,
     partition: PartitionUid,
     epoch: Epoch,
     (last_esn, authoritative): (Esn, bool),
+    answered: Option<&BTreeSet<ShardRef>>,
 ) -> Result<bool, String> {
     let promised = ledger.promised.entry((partition, epoch)).or_default();
     if let Some((known, _)) = promised.end {
@@ -26,7 +30,7 @@ pub(super) fn check(
         return Err(format!("{epoch} ends at {last_esn}, but {reached} was acknowledged or released"));
     }
     let mut beyond = ledger.blocks(partition, epoch, last_esn.next(), reached.esn());
-    match beyond.find(|(_, held)| ledger.survivors(held).next().is_some()) {
+    match beyond.find(|(_, held)| ledger.heard(held, answered).next().is_some()) {
         Some((first, held)) => {
             Err(format!("{epoch} ends at {last_esn}, but {first}..{} survives: {held:?}", held.last))
         }

@@ -16,8 +16,10 @@ pub(super) fn check(
         return Err(format!("{released} is released before every earlier epoch is decided"));
     }
     let promised = ledger.promised.entry((partition, released.epoch())).or_default();
-    if let Some((end, true)) = promised.end
+    // An end without authority may lie before what was released, if nobody knew; where it is known, nothing more is.
+    if let Some((end, authoritative)) = promised.end
         && released.esn() > end
+        && (authoritative || (!entry.replication.quorum.is_strict() && released.esn() > promised.released))
     {
         return Err(format!("{released} is released, beyond the end {end} of its epoch"));
     }

@@ -28,7 +28,7 @@ pub(super) fn check_settled(
         if held.newest().is_some_and(|placed| placed.version.writer_epoch > entry.epoch) {
             continue;
         }
-        check_block(ledger, state, entry, partition, first, held).map_err(|why| format!("settled: {why}"))?;
+        check_block(ledger, state, entry, partition, (first, held), None).map_err(|why| format!("settled: {why}"))?;
     }
     Ok(())
 }
@@ -40,15 +40,17 @@ pub(super) fn check_decided(
     entry: &EpochEntry,
     partition: PartitionUid,
     (end, authoritative): (Esn, bool),
+    answered: Option<&BTreeSet<ShardRef>>,
 ) -> Result<(), String> {
     let settled = ledger.promised.get(&(partition, entry.epoch)).map_or(Esn::ZERO, |promised| promised.settled);
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
     for (first, held) in ledger.blocks(partition, entry.epoch, settled.next(), end) {
-        // An end without authority may lie beyond blocks of which no copy survives: readers are told of the loss. One with authority
-        // covers only what somebody holds.
-        let is_lost = !authoritative && ledger.survivors(held).next().is_none();
+        // An end without authority may lie beyond blocks of which no copy survives, or none that was heard of: readers are told of the
+        // loss. One with authority covers only what somebody holds.
+        let is_lost = !authoritative && ledger.heard(held, answered).next().is_none();
         if held.last > trim && !is_lost {
-            check_block(ledger, state, entry, partition, first, held).map_err(|why| format!("decided: {why}"))?;
+            check_block(ledger, state, entry, partition, (first, held), answered)
+                .map_err(|why| format!("decided: {why}"))?;
         }
     }
     Ok(())
@@ -59,8 +61,8 @@ fn check_block(
     state: &State,
     entry: &EpochEntry,
     partition: PartitionUid,
-    first: Lsn,
-    held: &Held,
+    (first, held): (Lsn, &Held),
+    answered: Option<&BTreeSet<ShardRef>>,
 ) -> Result<(), String> {
     let name = format!("{first}..{}", held.last);
     let members = |placed: &Placed| entry.nodeset.set_of(placed.copyset.shards().iter().copied());
@@ -69,7 +71,9 @@ fn check_block(
         let shard = entry.nodeset.shard_ref(member);
         ledger.lost.contains(&shard) || held.copies.get(&shard).is_some_and(|c| c.durable.as_ref() == Some(placed))
     };
-    let placements = held.copies.values().filter_map(|copy| copy.durable.as_ref());
+    // Who was passed over may have another placement, from when its sequencer was alone with it.
+    let heard = held.copies.iter().filter(|(shard, _)| answered.is_none_or(|answered| answered.contains(shard)));
+    let placements = heard.filter_map(|(_, copy)| copy.durable.as_ref());
     let whole = placements.filter(|placed| members(placed).iter().all(|member| has(member, placed)));
     let Some(newest) = whole.max_by_key(|placed| placed.version) else {
         return Err(format!("no placement of {name} is whole: {:?}", held.copies));

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use dlog_proto::block::{BlockBuilder, Copyset, Placement};
-use dlog_proto::wire::{EpochEnd, WirePlacement};
+use dlog_proto::wire::{EpochEnd, ReadMode, StartRead, WirePlacement};
 
 use super::*;
+use crate::read::Chunk;
 
 const ME: Asker = Asker(1);
 const PARTITION: PartitionUid = PartitionUid(1);
@@ -197,6 +198,42 @@ fn c9_an_amend_obeys_the_seal_and_recoverys_placement_wins() {
     rig.seal(3, &[1], 7);
     let stale = StoreMode::Recovery { recoverer: Epoch(2) };
     assert_eq!(rig.store(stale, (1, 1, 2), true), ["e1n1 refused: sealed by e3"], "trap C9b");
+}
+
+#[test]
+fn c17_a_shard_that_a_block_is_still_on_its_way_to_claims_nothing_about_it() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.sync();
+    let release = |rig: &mut Rig, settled| {
+        let (released, ends) = (lsn(1, 2), Vec::new());
+        let settled = Esn(settled);
+        let partitions = vec![PartitionRelease { partition: PARTITION, released, settled, trim_limit: released, ends }];
+        rig.core.handle_release(Release { shard: rig.core.shard(), incarnation: Incarnation(7), partitions });
+        rig.said();
+        rig.core.readable(PARTITION).unwrap()
+    };
+    // Others have e1n2, so it is released; here it is not yet, and this shard may be the one that is to ship it.
+    let readable = release(&mut rig, 1);
+    let claims = |mode: ReadMode, told: &[Readable]| -> Vec<Lsn> {
+        let (shard, partition, incarnation) = (rig.core.shard(), PARTITION, Incarnation(7));
+        let (from, until) = (lsn(1, 1), Lsn::MAX);
+        let request = StartRead { shard, incarnation, partition, version: 1, from, until, mode };
+        let mut stream = ReadStream::new(shard, request);
+        told.iter().for_each(|readable| {
+            stream.handle_readable(*readable);
+            stream.handle_chunk(1, Chunk::default());
+        });
+        let outputs = std::iter::from_fn(|| stream.poll_output());
+        outputs
+            .filter_map(|output| if let ReadOutput::Claim(claim) = output { Some(claim.upto) } else { None })
+            .collect()
+    };
+    let single_copy = || ReadMode::SingleCopy { known_down: Vec::new() };
+    assert_eq!(claims(single_copy(), &[readable]), [lsn(1, 1)], "its silence proves nothing about e1n2");
+    assert_eq!(claims(ReadMode::AllSendAll, &[readable]), [lsn(1, 2)], "where everybody answers for himself, it does");
+    let settled = release(&mut rig, 2);
+    assert_eq!(claims(single_copy(), &[readable, settled]), [lsn(1, 1), lsn(1, 2)], "whoever is to have it has it");
 }
 
 #[test]
