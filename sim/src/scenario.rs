@@ -31,6 +31,8 @@ pub enum Focus {
     Available,
     /// One shard at a time is slow, hangs or refuses: nobody has to wait for it, and it is used again when it is well.
     Slow,
+    /// Nodesets of up to 127 shards, in racks, rows, datacenters and regions.
+    Wide,
 }
 
 impl Focus {
@@ -44,6 +46,7 @@ impl Focus {
             15..=17 => Self::Scopes,
             18 | 19 => Self::Available,
             20 => Self::Slow,
+            21 if rng.bool() => Self::Wide,
             _ => Self::Any,
         }
     }
@@ -129,6 +132,7 @@ impl Scenario {
             Focus::Any | Focus::Calm | Focus::Lossy => rng.u16(1..=5),
             Focus::Scopes => rng.u16(3..=6),
             Focus::Available => rng.u16(4..=6),
+            Focus::Wide => rng.u16(8..=16),
             _ => rng.u16(3..=5),
         };
         let racks = match focus {
@@ -137,6 +141,7 @@ impl Scenario {
             _ => 1,
         };
         let shards = if rng.u8(..) < 40 { 2 } else { 1 };
+        let shards = if focus == Focus::Wide { of_focus.u16(4..=8) } else { shards };
         let mut logs: Vec<LogPlan> =
             (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
         if focus == Focus::Available {
@@ -144,6 +149,10 @@ impl Scenario {
         }
         if focus == Focus::Slow {
             logs.iter_mut().for_each(|log| log.spare_one(nodes));
+        }
+        if focus == Focus::Wide {
+            logs.truncate(1);
+            logs.iter_mut().for_each(|log| log.spread_wide(nodes * shards, of_focus));
         }
         let mut troubles = Troubles::draw(rng, focus);
         // Whoever stays must be enough for every write quorum, wherever nodesets lie.
@@ -193,12 +202,31 @@ impl Scenario {
             scenario.detect_max = Duration::from_millis(of_focus.u64(20..=150));
             scenario.sticky_bytes = Some(of_focus.usize(100..=1_500));
         }
+        if focus == Focus::Wide {
+            scenario.duration = Duration::from_millis(of_focus.u64(500..=1_500));
+            scenario.trouble_every = Duration::from_millis(of_focus.u64(100..=300));
+        }
         if focus == Focus::Slow {
             // Whatever else takes its time would be taken for the shard's.
             (scenario.esn_max, scenario.window_bytes_max, scenario.shards) = (None, None, 1);
             scenario.trouble_every = Duration::from_millis(of_focus.u64(200..=1_000));
         }
         scenario
+    }
+
+    /// Where a server stands.
+    pub(crate) fn location(&self, node: u16) -> String {
+        if self.focus != Focus::Wide {
+            return format!("rack=r{}", node % self.racks);
+        }
+        // Two regions of two datacenters each, with rows and racks in them.
+        let (region, datacenter, row, rack) = (node % 2, node / 2 % 2, node / 4 % 2, node / 8);
+        format!("region=r{region},datacenter=d{datacenter},row=o{row},rack=k{rack}")
+    }
+
+    /// Share of the records that a server's shards get.
+    pub(crate) fn weight(&self, node: u16) -> u16 {
+        if self.focus == Focus::Wide { 1 + node * 7 % 5 } else { 1 }
     }
 
     /// Whether logs may come to need more copies.
@@ -284,6 +312,22 @@ impl LogPlan {
         };
     }
 
+    /// A few records on as many shards as there are, or as a nodeset takes, spread across some of the scopes.
+    fn spread_wide(&mut self, shards: u16, rng: &mut Rng) {
+        let copies = rng.u8(2..=5);
+        let write_quorum = rng.u8(2..=copies);
+        let quorum = QuorumConfig { replication_factor: copies, write_quorum, read_quorum: copies + 1 - write_quorum };
+        self.replication = Replication { durability: self.replication.durability, ..Replication::new(quorum) };
+        for scope in [Scope::Rack, Scope::Row, Scope::Datacenter, Scope::Region] {
+            if rng.u8(..) < 80 {
+                self.replication.across.insert(scope, 2);
+            }
+        }
+        let most = shards.min(127) as u8;
+        self.nodeset_size = Some(if rng.bool() { most } else { rng.u8(most / 2..=most) });
+        (self.partitions, self.writers, self.records) = (1, 1, rng.u64(20..=80));
+    }
+
     /// Sees to it that all shards but one are enough for an acknowledgement.
     fn spare_one(&mut self, nodes: u16) {
         let copies = self.replication.quorum.replication_factor;
@@ -346,6 +390,16 @@ impl Troubles {
                 ..troubles
             },
             Focus::Slow => Self { ail: 8, new_reader: 1, ..Self::default() },
+            Focus::Wide => Self {
+                kill: 4,
+                power: 2,
+                cut: 2,
+                false_alarm: 4,
+                renew: 4,
+                trim: 1,
+                replace_disk: 1,
+                ..Self::default()
+            },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
         }
     }

@@ -35,6 +35,7 @@ const PROPOSAL_RETRY: Duration = Duration::from_millis(150);
 pub(crate) struct Server {
     pub node: NodeId,
     pub location: Location,
+    pub weight: u16,
     pub media: Vec<Medium>,
     pub boot: u128,
     pub process: Option<Process>,
@@ -156,7 +157,7 @@ impl Server {
             location: self.location.clone(),
             process: process.id,
             cores: 1,
-            weight: 1,
+            weight: self.weight,
             shards,
         });
         process.propose(cx, command);

@@ -162,11 +162,11 @@ impl World {
         let drift = scenario.clock_drift_max;
         let speeds = (1..=scenario.nodes).map(|node| (node, Clock::new(rng.clocks.i64(-drift..=drift)))).collect();
         let server = |node: u16| {
-            let rack = node % scenario.racks;
             let server = Server {
                 node: NodeId(node),
-                location: format!("rack=r{rack}").parse().expect("a location"),
+                location: scenario.location(node).parse().expect("a location"),
                 media: (0..scenario.shards).map(|_| Medium::default()).collect(),
+                weight: scenario.weight(node),
                 boot: u128::from(node),
                 process: None,
             };
