@@ -36,16 +36,14 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// Prints it. Whether all is well.
     pub(crate) fn show(mut self, history: &mut History, cluster: &Cluster) -> Result<bool, String> {
-        let given_up = if self.may_give_up { given_up::set_aside(history, &self.tables) } else { 0 };
+        let given_up = self.may_give_up.then(|| given_up::set_aside(history, &self.tables));
         let findings = checker::check(history);
         self.failures.extend(alarms(cluster));
         if !self.may_give_up {
             self.failures.extend(self.tables.iter().filter_map(decided_without_authority));
         }
         println!("\n{}", summary(history, &self.tables));
-        if self.may_give_up {
-            println!("{given_up} acknowledged records were given up with decisions without authority, as this log may");
-        }
+        given_up.iter().for_each(|given_up| println!("{given_up}"));
         println!("{}", network(cluster));
         let broken = |promise: Promise| match findings.count(promise) {
             0 => "yes".to_owned(),

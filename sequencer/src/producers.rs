@@ -1,7 +1,8 @@
 //! Reading the producer window back: the newest snapshot, and the batches of every decided epoch after it (trap C11).
 //!
 //! Starts once every earlier epoch is decided. For each of them an f-majority of shards must say which batches they hold: an
-//! acknowledged batch is on a write quorum, so each is told of by somebody.
+//! acknowledged batch is on a write quorum, so each is told of by somebody. Logs that prefer availability are content with fewer, who
+//! may lack what is decided: there, everybody who can be reached gets a moment to answer too.
 //!
 //! The newest snapshot that was told of may be on one disk only, and lost. Then the newest that can be had is taken: one on a write quorum
 //! covers everything that is trimmed (INV-PRODUCERS-KEPT).
@@ -56,7 +57,18 @@ pub(crate) struct ProducerLoad {
     /// Of the sequencer that asks.
     epoch: Epoch,
     table: ProducerTable,
+    /// When shards were asked first.
+    asked_since: Option<Time>,
     out: VecDeque<Output>,
+}
+
+/// How much is known of an epoch's batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    TooLittle,
+    /// Enough for a log that prefers availability.
+    Weakly,
+    Enough,
 }
 
 #[derive(Debug)]
@@ -89,7 +101,7 @@ impl ProducerLoad {
             None => Snapshot::Known { position: Lsn::ZERO },
         };
         let (table, out) = (ProducerTable::default(), VecDeque::new());
-        Self { partition, epoch, settings, epochs, shards, snapshot, older: None, table, out }
+        Self { partition, epoch, settings, epochs, shards, snapshot, older: None, table, asked_since: None, out }
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
@@ -113,7 +125,13 @@ impl ProducerLoad {
             self.ask_snapshot(now, position, asked);
         }
         let Snapshot::Known { position } = self.snapshot else { return None };
-        if self.epochs_after(position).all(|entry| self.is_read(entry)) {
+        let told = self.epochs_after(position).map(|entry| self.told(entry)).min().unwrap_or(Told::Enough);
+        let enough = match told {
+            Told::TooLittle => false,
+            Told::Weakly => self.nobody_may_answer(now),
+            Told::Enough => true,
+        };
+        if enough {
             return Some(std::mem::take(&mut self.table));
         }
         self.ask_producers(now, position);
@@ -125,8 +143,15 @@ impl ProducerLoad {
         self.epochs.iter().filter(has_more)
     }
 
-    /// Whether the answers leave nothing of this epoch unknown.
-    fn is_read(&self, entry: &EpochEntry) -> bool {
+    /// Whether all who can be reached have answered, or have had their time.
+    fn nobody_may_answer(&self, now: Time) -> bool {
+        let waiting = |s: &ShardState| s.connected && s.answered.is_none() && s.refusals < REFUSALS_MAX;
+        let is_over = self.asked_since.is_some_and(|since| since + self.settings.recovery_retry <= now);
+        is_over || !self.shards.values().any(waiting)
+    }
+
+    /// What the answers leave of this epoch unknown.
+    fn told(&self, entry: &EpochEntry) -> Told {
         let (mut answered, mut statuses) = (MemberSet::EMPTY, Statuses::default());
         for (i, member) in entry.nodeset.members().iter().enumerate() {
             let state = &self.shards[&member.shard_ref()];
@@ -139,7 +164,12 @@ impl ProducerLoad {
                 statuses.under_replicated.insert(i);
             }
         }
-        Quorum::new(&entry.nodeset, &entry.replication).answers(answered, statuses) != Authority::None
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        match quorum.answers(answered, statuses) {
+            Authority::None => Told::TooLittle,
+            Authority::Incomplete if !quorum.is_strictly_authoritative(answered, statuses) => Told::Weakly,
+            Authority::Incomplete | Authority::Complete | Authority::NonAuthoritative => Told::Enough,
+        }
     }
 
     fn ask_snapshot(&mut self, now: Time, position: Lsn, asked: Option<(ShardRef, Time)>) {
@@ -167,6 +197,7 @@ impl ProducerLoad {
     }
 
     fn ask_producers(&mut self, now: Time, after: Lsn) {
+        self.asked_since.get_or_insert(now);
         let ends: Vec<EpochEnd> = self.epochs_after(after).filter_map(EpochEntry::epoch_end).collect();
         for (to, state) in &mut self.shards {
             let due = state.asked_at.is_none_or(|at| at + self.settings.recovery_retry <= now);

@@ -9,7 +9,7 @@ use dlog_proto::producer::ProducerTable;
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use dlog_proto::wire::{
     Acks, AppendError, AppendOk, BlockSummary, EpochEnd, FetchBlock, FetchedBlock, Flushed, FlushedUpto, Kept,
-    SealRefusal, SealedEpoch, SealedPartition, SealedState, Store, StoreAnswer, StoreRefusal,
+    ProducersRead, SealRefusal, SealedEpoch, SealedPartition, SealedState, Store, StoreAnswer, StoreRefusal,
 };
 use dlog_proto::{
     Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId,
@@ -371,6 +371,34 @@ fn c11_nobody_is_told_from_a_stranger_before_the_past_is_known() {
     rig.append(2, Acks::Quorum);
     rig.answer(&[1, 2]);
     assert_eq!(rig.replied(), [2], "whether the first is new, the epoch before must tell");
+}
+
+#[test]
+fn c11_where_one_answer_is_enough_the_others_get_a_moment() {
+    let mut rig = Rig::of(table(QuorumConfig::available(3), 2, &[]), Settings::default());
+    (1..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true });
+    rig.pump();
+    let tell = |rig: &mut Rig, node| {
+        let (shard, partition, epoch) = (ShardId::new(node, 0), PartitionUid(1), Epoch(2));
+        let (incarnation, incomplete_before) = (Incarnation(1), 0);
+        let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok: true };
+        rig.sequencer.handle_producers(&answer, Some(&ProducerTable::default()));
+        rig.pump();
+    };
+    tell(&mut rig, 1);
+    assert!(!rig.sequencer.is_ready(), "it may lack what the others have");
+    tell(&mut rig, 2);
+    rig.link(3, false);
+    assert!(rig.sequencer.is_ready(), "who is away is not waited for");
+
+    let mut rig = Rig::of(table(QuorumConfig::available(3), 2, &[]), Settings::default());
+    (1..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true });
+    rig.pump();
+    tell(&mut rig, 1);
+    rig.wait(Settings::default().recovery_retry);
+    assert!(rig.sequencer.is_ready(), "nor who is silent");
 }
 
 #[test]

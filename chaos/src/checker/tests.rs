@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use dlog_client::GapReason;
+use dlog_proto::wire::AppendError;
 use dlog_proto::{
     End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId, Nodeset,
     PartitionUid, ProcessId, QuorumConfig, Replication, ShardId,
 };
 
-use super::{Findings, Promise, check, given_up};
+use super::given_up::{self, GivenUp};
+use super::{Findings, Promise, check};
 use crate::history::{Append, At, History, Outcome, Reading, RecordId, Seen, Tail};
 
 fn lsn(epoch: u32, esn: u32) -> Lsn {
@@ -277,9 +280,11 @@ fn lost(history: &mut History) {
     let all = vec![seen(15, 0, lsn(1, 1), 0), seen(45, 1, lsn(2, 1), 2), seen(45, 2, lsn(2, 2), 3)];
     history.readings = vec![reading(vec![seen(15, 0, lsn(1, 1), 0), seen(25, 1, lsn(1, 2), 1), all[1]])];
     history.whole = vec![reading(all)];
-    let why = "sequence 5 where 4 is next".to_owned();
+    let why = AppendError::OutOfOrder { producer: 1, expected: 1, found: 4 }.to_string();
     let refused = Outcome::Refused { at: At(45), why };
     history.appends.push(Append { record: record(4), invoked: At(30), outcome: refused });
+    let gap = format!("{} to {}: {:?}", lsn(1, 1), lsn(1, 1), GapReason::DataLoss);
+    history.readings.push(Reading { complaints: vec![gap], ..reading(Vec::new()) });
 }
 
 #[test]
@@ -288,12 +293,13 @@ fn what_is_given_up_is_lost_only_where_nothing_stands_behind_the_decision() {
     assert!(found.count(Promise::NoLoss) == 1 && found.count(Promise::OneSequence) > 0, "{found:?}");
     let found = broken(|history| {
         lost(history);
-        assert_eq!(given_up::set_aside(history, &[table(true)]), 0);
+        let found = given_up::set_aside(history, &[table(true)]);
+        assert_eq!(found, GivenUp { lost: 0, refused: 1, passed_over: 1 });
     });
     assert_eq!(found.count(Promise::NoLoss), 1, "an end with authority gives nothing up");
     let found = broken(|history| {
         lost(history);
-        assert_eq!(given_up::set_aside(history, &[table(false)]), 1);
+        assert_eq!(given_up::set_aside(history, &[table(false)]), GivenUp { lost: 1, refused: 1, passed_over: 1 });
     });
     assert!(found.is_clean(), "{found:?}");
     let found = broken(|history| {
