@@ -91,6 +91,14 @@ impl Cluster {
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
+    /// What the node has taken for itself, in bytes: files that it has mapped left out.
+    pub(crate) fn memory(&self, node: usize) -> u64 {
+        let child = self.nodes[node - 1].as_ref().expect("the node runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// kill -9
     pub(crate) fn kill(&mut self, node: usize) {
         let mut child = self.nodes[node - 1].take().expect("the node runs");

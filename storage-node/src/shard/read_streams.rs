@@ -101,7 +101,7 @@ impl<K: Copy + Ord> ReadStreams<K> {
     }
 
     /// All that read now.
-    pub fn readers(&self) -> impl Iterator<Item = K> + '_ {
+    pub fn readers(&self) -> impl ExactSizeIterator<Item = K> + '_ {
         self.streams.keys().copied()
     }
 

@@ -3,6 +3,7 @@
 //! An entry is handed to the commit thread in the order in which it was admitted, so the engine's numbers are the core's.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -353,7 +354,9 @@ impl LocalShard {
                 }
                 ReadOutput::Claim(claim) => tx.send(claim.to_frame(0, Payload::empty())),
                 ReadOutput::Read { version, partition, from, upto, len_max } => {
-                    let part = Part { partition, from, upto, len_max };
+                    let share = read_ahead_share(self.streams.readers().len());
+                    tx.set_high_water_bytes(share);
+                    let part = Part { partition, from, upto, len_max: len_max.min(share) };
                     let (reader, inbox) = (self.reader.clone(), self.inbox.clone());
                     spawn_local(read((self.core.shard(), lane, version), part, reader, tx.clone(), inbox));
                     Ok(())
@@ -361,6 +364,17 @@ impl LocalShard {
             };
         }
     }
+}
+
+/// What waits to be sent to all readers of a shard that do not keep up, in bytes: about twice this, for what was read last comes on top
+/// of what waits.
+const READ_AHEAD_BYTES: usize = 256 << 20;
+/// The share of one of them.
+const SHARE_BYTES: Range<usize> = 64 << 10..1 << 20;
+
+/// How much may wait for one of so many readers before it is read on for, and how much is read then.
+fn read_ahead_share(readers: usize) -> usize {
+    (READ_AHEAD_BYTES / readers.max(1)).clamp(SHARE_BYTES.start, SHARE_BYTES.end)
 }
 
 /// Part of a partition that a stream wants to be read.
