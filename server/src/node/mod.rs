@@ -38,7 +38,7 @@ use dlog_proto::transport::{
     ConnectionClass, ConnectorConfig, ListenError, QuicConnector, QuicListener, TlsError, close_code,
 };
 use dlog_proto::wire::AliveNode;
-use dlog_proto::{NodeId, ProcessId, ShardId, Time};
+use dlog_proto::{NodeId, ProcessId, ShardId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
