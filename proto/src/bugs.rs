@@ -131,6 +131,8 @@ bugs! {
     // ---- the clients
     /// A reader takes what a shard ships for decided (C8).
     ReadsUndecided,
+    /// A reader takes whatever comes, however much waits for those before it.
+    WindowIgnored,
     /// A reader calls lost what one shard does not have.
     GapFromOneShard,
     /// A reader calls lost what single-copy delivery did not bring.

@@ -163,7 +163,12 @@ impl ProducerTable {
 
     /// Forgets batches above `upto`.
     pub fn retain_upto(&mut self, upto: Lsn) {
-        self.producers.values_mut().for_each(|state| state.batches.retain(|b| b.lsn <= upto));
+        self.retain(|lsn| lsn <= upto);
+    }
+
+    /// Forgets batches, by their first LSN, that are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(Lsn) -> bool) {
+        self.producers.values_mut().for_each(|state| state.batches.retain(|b| keep(b.lsn)));
         self.producers.retain(|_, state| !state.batches.is_empty());
     }
 

@@ -9,7 +9,8 @@
 //!
 //! INV-RELEASE: nothing of this epoch is released before every earlier epoch is decided; `released` never goes back.
 //! INV-LEASE, in logs that prefer availability: without a lease nothing is acknowledged and nothing released.
-//! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11).
+//! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11), and not if
+//! it lies beyond the end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -555,7 +556,12 @@ impl PartitionSequencer {
             while let Some(output) = load.poll_output() {
                 self.out.push_back(output);
             }
-            if let Some(table) = table {
+            if let Some(mut table) = table {
+                // What lies beyond an end that was decided without it is lost: its retry is stored anew, not answered.
+                table.retain(|lsn| {
+                    let end = self.decided.binary_search_by_key(&lsn.epoch(), |end| end.epoch);
+                    end.map_or(true, |at| lsn.esn() <= self.decided[at].last_esn)
+                });
                 self.producers = if bug(Bug::DedupWindowNotRebuilt) { ProducerTable::default() } else { table };
                 self.snapshots.handle_loaded(self.producers.is_empty());
                 self.past = Past::Ready;

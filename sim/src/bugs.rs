@@ -20,11 +20,11 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),
+        Bug::WindowIgnored => (Focus::Readers, 200),
+        Bug::LeaseFromAnswer | Bug::LeaseBeforeView => (Focus::Available, 1000),
         Bug::SlowNotPassedOver | Bug::NoProbation | Bug::NoLaterWaves => (Focus::Slow, 100),
         Bug::AcksWithoutLease
         | Bug::ReleasesWithoutLease
-        | Bug::LeaseBeforeView
-        | Bug::LeaseFromAnswer
         | Bug::RecoveryIgnoresLease
         | Bug::DecisionNotFlagged
         | Bug::AvailableCutsOff => (Focus::Available, 500),

@@ -1,6 +1,6 @@
 //! A simulated reader: one partition, the production reader core; every record is compared with all that was ever read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use dlog_client::read::core::{Item, Output, ReaderCore, ReaderSettings};
 use dlog_proto::block::Block;
@@ -9,7 +9,7 @@ use dlog_proto::{EpochTable, LogOffset, Lsn, PartitionUid, ShardRef, Time};
 
 use crate::context::Context;
 use crate::history::Payload;
-use crate::invariants;
+use crate::invariants::{self, readers_are_bounded};
 use crate::message::{Lane, Message};
 use crate::network::Address;
 
@@ -18,6 +18,13 @@ pub(crate) struct Reader {
     pub partition: PartitionUid,
     core: Option<ReaderCore>,
     from: Lsn,
+    until: Lsn,
+    settings: ReaderSettings,
+    /// What came on streams that are not read from now: the reader has enough of what it cannot hand out yet.
+    held: BTreeMap<u64, VecDeque<Message>>,
+    /// Length of the longest block that came.
+    longest: usize,
+    done: bool,
     /// Open streams, by their numbers.
     open: BTreeMap<u64, ShardRef>,
     next_stream: u64,
@@ -28,11 +35,16 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(partition: PartitionUid, from: Lsn) -> Self {
+    pub(crate) fn new(partition: PartitionUid, (from, until): (Lsn, Lsn), settings: ReaderSettings) -> Self {
         Self {
             partition,
             core: None,
             from,
+            until,
+            settings,
+            held: BTreeMap::new(),
+            longest: 0,
+            done: false,
             open: BTreeMap::new(),
             next_stream: 1,
             last: None,
@@ -44,6 +56,11 @@ impl Reader {
     /// Next LSN to be read.
     pub(crate) fn cursor(&self) -> Lsn {
         self.core.as_ref().map_or(self.from, ReaderCore::cursor)
+    }
+
+    /// Whether it has come to its end, or past `tail`.
+    pub(crate) fn has_read(&self, tail: Lsn) -> bool {
+        self.done || self.cursor() > tail
     }
 
     /// How often everything had to be asked for again.
@@ -75,24 +92,40 @@ impl Reader {
     pub(crate) fn handle(&mut self, cx: &mut Context<'_>, from: Address, message: Message) {
         match message {
             Message::Table(table) => self.handle_table(cx, *table),
-            Message::ReadStarted(stream, started) => {
-                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
-                    core.handle_started(cx.now, from, &started);
-                }
-            }
-            Message::ReadBlock(stream, _, read, block) => {
-                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
-                    core.handle_block(cx.now, from, &read, block);
-                }
-            }
-            Message::ReadClaim(stream, _, claim) => {
-                if let (Some(from), Some(core)) = (self.open.get(&stream).copied(), &mut self.core) {
-                    core.handle_claim(cx.now, from, &claim);
+            Message::ReadStarted(stream, _) | Message::ReadBlock(stream, ..) | Message::ReadClaim(stream, ..) => {
+                if self.open.contains_key(&stream) {
+                    self.held.entry(stream).or_default().push_back(message);
                 }
             }
             other => unreachable!("not for a reader: {from:?} {other:?}"),
         }
         self.drain(cx);
+        while self.read_on(cx) {
+            self.drain(cx);
+            if let Some(why) = self.core.as_ref().and_then(|core| readers_are_bounded::check(core, self.longest).err())
+            {
+                cx.violation(format!("{}: {why}", self.partition));
+            }
+        }
+    }
+
+    /// Takes the next message of a stream that is to be read from. Whether there was one.
+    fn read_on(&mut self, cx: &mut Context<'_>) -> bool {
+        self.held.retain(|stream, held| self.open.contains_key(stream) && !held.is_empty());
+        let Some(core) = &mut self.core else { return false };
+        let wanted = self.held.keys().find(|stream| core.wants(self.open[stream])).copied();
+        let Some(stream) = wanted else { return false };
+        let from = self.open[&stream];
+        match self.held.get_mut(&stream).and_then(VecDeque::pop_front) {
+            Some(Message::ReadStarted(_, started)) => core.handle_started(cx.now, from, &started),
+            Some(Message::ReadBlock(_, _, read, block)) => {
+                self.longest = self.longest.max(block.bytes().len());
+                core.handle_block(cx.now, from, &read, block);
+            }
+            Some(Message::ReadClaim(_, _, claim)) => core.handle_claim(cx.now, from, &claim),
+            other => unreachable!("only what streams bring is held back: {other:?}"),
+        }
+        true
     }
 
     fn stream_to(&self, shard: ShardRef) -> Option<u64> {
@@ -105,7 +138,7 @@ impl Reader {
             Some(core) => core.handle_table(cx.now, table),
             None if table.epochs.is_empty() => self.asked_table_at = Some(cx.now),
             None => {
-                let mut core = ReaderCore::new(table, self.from, Lsn::MAX, ReaderSettings::default());
+                let mut core = ReaderCore::new(table, self.from, self.until, self.settings.clone());
                 core.handle_tick(cx.now);
                 self.core = Some(core);
             }
@@ -149,7 +182,12 @@ impl Reader {
                 }
                 Output::WantTable => self.want_table(cx),
                 Output::Item(item) => self.handle_item(cx, item),
-                Output::Done => {}
+                Output::Done => {
+                    if self.cursor() <= self.until {
+                        cx.violation(format!("{}: done at {}, before {}", self.partition, self.cursor(), self.until));
+                    }
+                    self.done = true;
+                }
             }
             if let Some(core) = &mut self.core {
                 let released = core.released();

@@ -197,10 +197,7 @@ fn calm(world: &World) -> Result<(), String> {
 fn is_caught_up(world: &World) -> bool {
     world.writers.values().all(Writer::is_done)
         && tails(world).is_some_and(|tails| {
-            world
-                .readers
-                .values()
-                .all(|reader| tails.get(&reader.partition).is_some_and(|tail| reader.cursor() > *tail))
+            world.readers.values().all(|reader| tails.get(&reader.partition).is_some_and(|tail| reader.has_read(*tail)))
         })
 }
 

@@ -33,6 +33,8 @@ pub enum Focus {
     Slow,
     /// Nodesets of up to 127 shards, in racks, rows, datacenters and regions.
     Wide,
+    /// Many readers with small windows, from anywhere to anywhere.
+    Readers,
 }
 
 impl Focus {
@@ -46,7 +48,8 @@ impl Focus {
             15..=17 => Self::Scopes,
             18 | 19 => Self::Available,
             20 => Self::Slow,
-            21 if rng.bool() => Self::Wide,
+            21 => Self::Wide,
+            22 => Self::Readers,
             _ => Self::Any,
         }
     }
@@ -117,6 +120,8 @@ pub(crate) struct Scenario {
     pub lease: Duration,
     /// Nodes are told at once that a process is gone; otherwise when somebody connects.
     pub prompt_views: bool,
+    /// What a reader buffers, in bytes, if not what is usual.
+    pub reader_bytes_max: Option<usize>,
     /// How long a run of blocks with one copyset is, if not what is usual.
     pub sticky_bytes: Option<usize>,
     /// By how many thousandths a server's clock is faster or slower than true time, at most.
@@ -132,6 +137,7 @@ impl Scenario {
             Focus::Any | Focus::Calm | Focus::Lossy => rng.u16(1..=5),
             Focus::Scopes => rng.u16(3..=6),
             Focus::Available => rng.u16(4..=6),
+            Focus::Wide if of_focus.u8(..) < 64 => 16,
             Focus::Wide => rng.u16(8..=16),
             _ => rng.u16(3..=5),
         };
@@ -141,7 +147,7 @@ impl Scenario {
             _ => 1,
         };
         let shards = if rng.u8(..) < 40 { 2 } else { 1 };
-        let shards = if focus == Focus::Wide { of_focus.u16(4..=8) } else { shards };
+        let shards = if focus == Focus::Wide { if nodes == 16 { 8 } else { of_focus.u16(4..=8) } } else { shards };
         let mut logs: Vec<LogPlan> =
             (0..rng.usize(1..=2)).map(|_| LogPlan::draw(rng, focus, (nodes, shards, racks))).collect();
         if focus == Focus::Available {
@@ -188,6 +194,7 @@ impl Scenario {
             window_bytes_max: (rng.u8(..) < 50).then(|| rng.usize(600..=4_000)),
             lease: Duration::from_millis(of_focus.u64(100..=800)),
             prompt_views: focus == Focus::Available,
+            reader_bytes_max: (focus == Focus::Readers).then(|| of_focus.usize(200..=4_000)),
             sticky_bytes: None,
             clock_drift_max: if focus == Focus::Available { 50 } else { 0 },
         };
@@ -201,6 +208,9 @@ impl Scenario {
             // Whoever takes over is to be there before the lease is over.
             scenario.detect_max = Duration::from_millis(of_focus.u64(20..=150));
             scenario.sticky_bytes = Some(of_focus.usize(100..=1_500));
+        }
+        if focus == Focus::Readers {
+            scenario.trouble_every = Duration::from_millis(of_focus.u64(20..=100));
         }
         if focus == Focus::Wide {
             scenario.duration = Duration::from_millis(of_focus.u64(500..=1_500));
@@ -381,7 +391,7 @@ impl Troubles {
             Focus::Available => Self {
                 strand: 8,
                 kill: 5,
-                pause: 6,
+                pause: 10,
                 cut: 8,
                 isolate: 3,
                 metadata_away: 3,
@@ -390,6 +400,16 @@ impl Troubles {
                 ..troubles
             },
             Focus::Slow => Self { ail: 8, new_reader: 1, ..Self::default() },
+            Focus::Readers => Self {
+                new_reader: 12,
+                kill: 2,
+                isolate: 2,
+                slow_disk: 2,
+                read_errors: 2,
+                break_connection: 4,
+                trim: 1,
+                ..Self::default()
+            },
             Focus::Wide => Self {
                 kill: 4,
                 power: 2,

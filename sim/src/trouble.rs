@@ -47,6 +47,8 @@ pub(crate) enum Trouble {
     NewReader {
         log: usize,
         partition: u32,
+        /// From where to where, of what is released; `None`: from the beginning, and on.
+        part: Option<(f64, f64)>,
     },
     /// A live process is believed to be gone.
     FalseAlarm {
@@ -199,7 +201,10 @@ impl Trouble {
                 let (a, b) = pair(rng, scenario);
                 Self::BreakConnection { a, b }
             }
-            8 => Self::NewReader { log, partition },
+            8 => {
+                let part = (scenario.focus == Focus::Readers && rng.bool()).then(|| (rng.f64(), rng.f64()));
+                Self::NewReader { log, partition, part }
+            }
             9 => Self::FalseAlarm { server },
             10 => Self::ReplaceDisk { server, shard, back_after: ms(rng, 800) },
             11 => Self::LoseIndex { server, back_after: ms(rng, 800) },

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlog_client::read::core::ReaderSettings;
 use dlog_proto::wire::StoreRefusal;
 use dlog_proto::{ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs};
 use dlog_sequencer::Settings;
@@ -602,9 +603,14 @@ impl World {
                 self.schedule(for_, Event::DiskBack(server));
             }
             Trouble::BreakConnection { a, b } => self.break_connection(a, b, Duration::from_millis(50)),
-            Trouble::NewReader { log, partition } => {
+            Trouble::NewReader { log, partition, part } => {
                 let partition = self.partitions[log][partition as usize];
-                self.add_reader(partition, Lsn::FIRST);
+                let released = self.history.of(partition).released;
+                let at = |share: f64| Lsn::new(released.epoch(), Esn((f64::from(released.esn().0) * share) as u32));
+                match part.filter(|_| released.epoch() > Epoch::ZERO) {
+                    Some((a, b)) => self.add_reader_of(partition, at(a.min(b)).max(Lsn::FIRST), at(a.max(b)).next()),
+                    None => self.add_reader(partition, Lsn::FIRST),
+                };
             }
             Trouble::FalseAlarm { server } => self.suspect(server),
             Trouble::ReplaceDisk { server, shard, back_after } => self.replace_disk(server, shard, back_after),
@@ -792,9 +798,17 @@ impl World {
     }
 
     pub(crate) fn add_reader(&mut self, partition: PartitionUid, from: Lsn) -> u16 {
+        self.add_reader_of(partition, from, Lsn::MAX)
+    }
+
+    /// A reader of `from` to `until`, both included.
+    fn add_reader_of(&mut self, partition: PartitionUid, from: Lsn, until: Lsn) -> u16 {
+        let settings = ReaderSettings::default();
+        let buffer_bytes_max = self.scenario.reader_bytes_max.unwrap_or(settings.buffer_bytes_max);
+        let settings = ReaderSettings { buffer_bytes_max, ..settings };
         let number = self.next_reader;
         self.next_reader += 1;
-        self.readers.insert(number, Reader::new(partition, from));
+        self.readers.insert(number, Reader::new(partition, (from, until), settings));
         self.connect_client(Address::Reader(number));
         self.schedule(Duration::from_millis(1), Event::Wake(Address::Reader(number)));
         number

@@ -190,6 +190,16 @@ impl ReaderCore {
         &self.settings
     }
 
+    /// Bytes of blocks that wait for those before them.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered
+    }
+
+    /// Shards that it reads from.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Highest LSN known to be released.
     pub fn released(&self) -> Lsn {
         self.released
@@ -201,7 +211,7 @@ impl ReaderCore {
 
     /// Whether more should be read from this shard's stream now.
     pub fn wants(&self, shard: ShardRef) -> bool {
-        let behind = |s: &ShardState| s.next <= self.cursor;
+        let behind = |s: &ShardState| s.next <= self.cursor || bug(Bug::WindowIgnored);
         self.buffered < self.settings.buffer_bytes_max || self.shards.get(&shard).is_some_and(behind)
     }
 

@@ -13,6 +13,7 @@ mod one_end_per_epoch;
 mod one_payload_per_lsn;
 mod order_and_completeness;
 mod queues_are_bounded;
+pub(crate) mod readers_are_bounded;
 mod released_is_durable;
 mod released_stays;
 mod short_decisions_are_flagged;

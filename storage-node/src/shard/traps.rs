@@ -215,8 +215,9 @@ fn c17_a_shard_that_a_block_is_still_on_its_way_to_claims_nothing_about_it() {
     };
     // Others have e1n2, so it is released; here it is not yet, and this shard may be the one that is to ship it.
     let readable = release(&mut rig, 1);
+    let shard = rig.core.shard();
     let claims = |mode: ReadMode, told: &[Readable]| -> Vec<Lsn> {
-        let (shard, partition, incarnation) = (rig.core.shard(), PARTITION, Incarnation(7));
+        let (partition, incarnation) = (PARTITION, Incarnation(7));
         let (from, until) = (lsn(1, 1), Lsn::MAX);
         let request = StartRead { shard, incarnation, partition, version: 1, from, until, mode };
         let mut stream = ReadStream::new(shard, request);
