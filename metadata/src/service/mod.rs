@@ -143,6 +143,7 @@ impl Metadata {
 
     /// How the configured voters differ from those that vote.
     pub fn voters_mismatch(&self) -> watch::Receiver<Option<String>> {
+        self.inner.compare_voters();
         self.inner.voters_mismatch.subscribe()
     }
 

@@ -180,6 +180,7 @@ impl Node {
         let shard_dirs = ShardDir::places(&parts.config, &data_dir);
         let registrar = parts.registrar(data_dir, Arc::new(waits_for));
         let joined = parts.join(&registrar, stop.clone()).await?;
+        parts.meet_voters().await?;
         introduction.know(joined.cluster);
         parts.serve_shards(joined.shards);
         parts.spawn_tasks(&mut tasks, asks, &registrar, &stop);
@@ -278,6 +279,25 @@ impl Parts {
             joined = registrar.join(dirs) => Ok(joined?),
             said = self.peers.foreign() => Err(NodeError::OtherCluster(said)),
             () = stop.requested() => Err(NodeError::Stopped),
+        }
+    }
+
+    /// A cluster whose voters are not those that are configured: either they were changed by command, or this directory is of another
+    /// cluster than the configured nodes, who then say so.
+    async fn meet_voters(&self) -> Result<(), NodeError> {
+        if self.metadata.voters_mismatch().borrow().is_none() {
+            return Ok(());
+        }
+        let mut meeting = JoinSet::new();
+        for (node, address) in self.metadata.config().voters.clone() {
+            let peers = self.peers.clone();
+            // Who does not answer says nothing.
+            meeting.spawn(async move { drop(peers.connect(node, &address).await) });
+        }
+        tokio::select! {
+            biased;
+            said = self.peers.foreign() => Err(NodeError::OtherCluster(said)),
+            _ = meeting.join_all() => Ok(()),
         }
     }
 
