@@ -202,15 +202,7 @@ fn log_uid(cluster: ClusterId, id: Uuid) -> Option<LogUid> {
 
 /// The offset of the first record that can be read.
 pub(crate) fn log_start(table: &EpochTable) -> LogOffset {
-    let Some(first) = table.epochs.first() else { return LogOffset(0) };
-    let base = first.base_offset.unwrap_or(LogOffset(0));
-    match table.epoch(table.trim.epoch()) {
-        Some(trimmed) if trimmed.base_offset.is_some() => {
-            let after = trimmed.base_offset.map_or(0, |base| base.0) + u64::from(table.trim.esn().0);
-            LogOffset(after.max(base.0))
-        }
-        _ => base,
-    }
+    table.offset_of(table.oldest()).unwrap_or(LogOffset(0))
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ bugs! {
     SnapshotOfUnacknowledged,
     /// Records may be trimmed that alone tell of their producers (C11).
     TrimForgetsProducers,
+    /// A producer snapshot is looked for only on the shards of epochs that are not decided (C11).
+    SnapshotOfSealedOnly,
 
     /// A log that prefers availability is acknowledged without a lease (C13).
     AcksWithoutLease,
@@ -95,6 +97,8 @@ bugs! {
     IncompleteCounts,
     /// A disk that was lost counts as empty while its epochs are open (C10).
     LostDiskIsEmpty,
+    /// A shard whose log was damaged counts towards an f-majority (C15).
+    DamageCounts,
     /// What recovery could not copy is not put on record.
     MissingNotRecorded,
     /// Ends that an earlier recoverer decided are not told to shards that missed them (C8).
@@ -143,6 +147,8 @@ bugs! {
     // ---- the metadata tier
     /// A recoverer decides although a later epoch exists (C9b).
     StaleRecovererDecides,
+    /// A trimmed epoch leaves the epoch table, whether or not a snapshot tells of its producers (C11).
+    TrimmedEpochsLeave,
     /// A restarted process repeats the request ids of the one before it (C16).
     RequestIdsRepeat,
 }

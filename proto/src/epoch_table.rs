@@ -1,7 +1,8 @@
 //! The epoch table of a partition: the only truth about where an epoch ends.
 //!
 //! An epoch below the newest that does not stand in the table was decided empty, or lies below the trim point: nothing of it
-//! can be read. Ends are decided in order, so the base offset of an epoch is known once all before it are decided.
+//! can be read. Of one that does, part or all may be trimmed too: it stays as long as recovery may need it ([`EpochTable::covered`]).
+//! Ends are decided in order, so the base offset of an epoch is known once all before it are decided.
 
 use std::sync::Arc;
 
@@ -58,6 +59,10 @@ pub struct EpochTable {
     pub revision: u64,
     /// Last LSN that may no longer be read.
     pub trim: Lsn,
+    /// What the epochs before this one tell of producers, a write quorum of its nodeset has in a snapshot, or there was nothing to tell.
+    /// It and every later epoch with records stand in the table, trimmed or not; so do all with records from that of the trim point
+    /// on. 0: none is covered.
+    pub covered: Epoch,
     pub epochs: Vec<EpochEntry>,
 }
 
@@ -73,6 +78,22 @@ impl EpochTable {
     /// The first epoch in the table from `epoch` on.
     pub fn at_or_after(&self, epoch: Epoch) -> Option<&EpochEntry> {
         self.epochs.get(self.epochs.partition_point(|e| e.epoch < epoch))
+    }
+
+    /// Where the first record that may be read is, or will be: behind the trim point, and in an epoch that may have one there.
+    pub fn oldest(&self) -> Lsn {
+        let after = self.trim.next();
+        let may_have = |e: &&EpochEntry| {
+            e.end.is_none_or(|end| end.last_esn > Esn::ZERO && Lsn::new(e.epoch, end.last_esn) >= after)
+        };
+        let entry = self.epochs.iter().find(may_have);
+        entry.map_or(Lsn::FIRST, |e| Lsn::new(e.epoch, Esn(1))).max(after)
+    }
+
+    /// The epochs of which something may be read; others are there for recovery.
+    pub fn readable(&self) -> impl Iterator<Item = &EpochEntry> {
+        let first = self.oldest().epoch();
+        self.epochs.iter().filter(move |e| e.epoch >= first)
     }
 
     /// Whether `epoch` is decided to end at or beyond `esn`: then its record is decided for ever.
@@ -133,6 +154,7 @@ mod tests {
             partition: PartitionUid(1),
             revision: 1,
             trim: Lsn::ZERO,
+            covered: Epoch::ZERO,
             epochs: epochs.iter().map(entry).collect(),
         }
     }
@@ -150,6 +172,20 @@ mod tests {
         assert_eq!(table.offset_of(lsn(3, 1)), None, "decided empty");
         assert_eq!(table.lsn_of(LogOffset(11 + u64::from(u32::MAX))), None);
         assert!(table.decides(lsn(2, 10)) && !table.decides(lsn(2, 11)) && !table.decides(lsn(6, 1)));
+    }
+
+    #[test]
+    fn the_oldest_record_lies_behind_what_is_kept_for_recovery_only() {
+        let mut table = table(&[(2, Some(0), Some(10)), (5, Some(10), Some(0)), (7, Some(10), None)]);
+        for (trim, oldest, offset) in [("e0n0", "e2n1", 0), ("e2n9", "e2n10", 9), ("e2n10", "e7n1", 10)] {
+            table.trim = trim.parse().unwrap();
+            assert_eq!(table.oldest(), oldest.parse().unwrap(), "trimmed to {trim}");
+            assert_eq!(table.offset_of(table.oldest()), Some(LogOffset(offset)));
+        }
+        for (trim, oldest) in [("e6n3", "e7n1"), ("e7n4", "e7n5")] {
+            table.trim = trim.parse().unwrap();
+            assert_eq!((table.oldest(), table.readable().count()), (oldest.parse().unwrap(), 1));
+        }
     }
 
     #[test]

@@ -16,8 +16,10 @@ use smallvec::SmallVec;
 use crate::lsn::Lsn;
 use crate::time::TimestampMs;
 
-/// Retained batches per producer; also how many a producer may have in flight.
+/// Batches of a producer that are told from new ones, at least; also how many it may have in flight.
 pub const WINDOW: usize = 5;
+/// Batches of a producer that are kept. A snapshot leaves out what is in flight, and must still know what came before.
+const KEPT: usize = 2 * WINDOW;
 
 /// What an idempotent producer writes into each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,7 +146,7 @@ impl ProducerTable {
             return;
         }
         state.batches.insert(at, stored);
-        if state.batches.len() > WINDOW {
+        if state.batches.len() > KEPT {
             state.batches.remove(0);
         }
     }
@@ -206,7 +208,7 @@ impl ProducerTable {
                 return Err(short);
             }
             let (producer, epoch, batches) = (bytes.get_i64_le(), bytes.get_i16_le(), usize::from(bytes.get_u8()));
-            if batches > WINDOW || bytes.len() < batches * 24 {
+            if batches > KEPT || bytes.len() < batches * 24 {
                 return Err(ProducerTableError("more batches than fit"));
             }
             for _ in 0..batches {
@@ -257,11 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn five_batches_are_kept() {
+    fn a_window_is_kept_besides_what_is_in_flight() {
         let mut table = ProducerTable::default();
-        (0..6).for_each(|i| table.note(&batch(0, i, i), lsn(i as u32 + 1), 0));
-        assert_eq!(table.admit(&batch(0, 0, 0)), Admission::OutOfOrder { expected: 6 });
+        (0..11).for_each(|i| table.note(&batch(0, i, i), lsn(i as u32 + 1), 0));
+        assert_eq!(table.admit(&batch(0, 0, 0)), Admission::OutOfOrder { expected: 11 });
+        assert!((1..11).all(|i| matches!(table.admit(&batch(0, i, i)), Admission::Duplicate(_))));
+        table.retain_upto(lsn(6));
         assert!((1..6).all(|i| matches!(table.admit(&batch(0, i, i)), Admission::Duplicate(_))));
+        assert_eq!(table.admit(&batch(0, 6, 6)), Admission::New, "it was in flight");
     }
 
     #[test]

@@ -231,6 +231,15 @@ impl Host {
         }
     }
 
+    /// The metadata tier has refused a decision of an epoch of this node, because `by` exists. It may have come late: if another epoch is
+    /// asked for already, whether the partition is to be sequenced here is not for this to say.
+    pub fn handle_decision_refused(&mut self, now: Time, partition: PartitionUid, by: Epoch) {
+        match self.slots.get_mut(&partition) {
+            Some(Slot::Activating { superseded, .. }) => *superseded = by.max(*superseded),
+            _ => self.handle_superseded(now, partition, by),
+        }
+    }
+
     pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, partition: PartitionUid, request: AppendRequest) {
         match self.slots.get_mut(&partition) {
             Some(Slot::Active(sequencer)) => {
@@ -281,7 +290,7 @@ impl Host {
     pub fn handle_sealed(&mut self, sealed: Sealed) {
         let from = ShardRef { shard: sealed.shard, incarnation: sealed.incarnation };
         for answer in sealed.partitions {
-            self.with(answer.partition, |s| s.handle_sealed(from, sealed.incomplete_before, answer));
+            self.with(answer.partition, |s| s.handle_sealed(from, sealed.lost, answer));
         }
     }
 
@@ -303,6 +312,15 @@ impl Host {
         self.with(partition, |sequencer| {
             if sequencer.epoch() == epoch {
                 sequencer.handle_missing_recorded(now, shard);
+            }
+        });
+    }
+
+    /// It is on record that what is before this epoch is covered.
+    pub fn handle_covered(&mut self, partition: PartitionUid, epoch: Epoch) {
+        self.with(partition, |sequencer| {
+            if sequencer.epoch() == epoch {
+                sequencer.handle_covered();
             }
         });
     }
@@ -453,5 +471,18 @@ mod tests {
         host.handle_superseded(Time::ZERO, P, Epoch(5));
         give(&mut host, 4, &[0, 0, 0]);
         assert_eq!((asked(&mut host), host.sequencer(P).is_none()), (Vec::new(), true), "it is another node's now");
+    }
+
+    #[test]
+    fn a_decision_is_refused_while_an_epoch_is_asked_for() {
+        let mut host = host();
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [P]);
+        host.handle_decision_refused(Time::ZERO, P, Epoch(3));
+        host.handle_activated(Time::ZERO, 0, P, None);
+        host.retry_assigned();
+        assert_eq!(asked(&mut host), [P], "nobody has said that it is another node's");
+        give(&mut host, 2, &[0]);
+        assert_eq!((asked(&mut host), host.sequencer(P).is_none()), (Vec::new(), false));
     }
 }

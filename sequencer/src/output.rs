@@ -50,6 +50,8 @@ pub enum Proposal {
     OpenMissing { partition: PartitionUid, epoch: Epoch, shard: ShardRef, from: Esn },
     /// The same holds no longer for records above this ESN.
     CloseMissing { partition: PartitionUid, epoch: Epoch, shard: ShardRef, to: Esn },
+    /// What is before `epoch` tells no more of producers than a snapshot on a write quorum of its nodeset does.
+    Cover { partition: PartitionUid, epoch: Epoch },
     /// A new epoch for this partition: the current one cannot go on.
     NewEpoch { partition: PartitionUid, current: Epoch, reason: NewEpochReason },
 }

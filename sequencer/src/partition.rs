@@ -22,8 +22,8 @@ use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::{ActiveProducer, Admission, ProducerBatch, ProducerTable, StoredBatch};
 use dlog_proto::record::{self, BatchError, BatchHeader, NO_TIMESTAMP};
 use dlog_proto::wire::{
-    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, Kept, PartitionRelease,
-    ProducersRead, SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
+    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, Kept, LostBefore,
+    PartitionRelease, ProducersRead, SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
     Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, Quorum, ShardId,
@@ -139,6 +139,7 @@ impl PartitionSequencer {
     ) -> Self {
         let current = table.newest().expect("an activated partition has an epoch").clone();
         let earlier_ends = earlier_ends(&table);
+        let is_first = table.epochs.len() == 1;
         let mut rng = Rng::with_seed(seed);
         let (nodeset, replication) = (current.nodeset.clone(), current.replication.clone());
         let appender =
@@ -170,7 +171,7 @@ impl PartitionSequencer {
             connected: BTreeSet::new(),
             decided: earlier_ends,
             last_release: None,
-            snapshots: Snapshots::new(now),
+            snapshots: Snapshots::new(now, is_first),
             now_ms: 0,
             rng,
             out: VecDeque::new(),
@@ -455,9 +456,9 @@ impl PartitionSequencer {
         }
     }
 
-    pub fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
+    pub fn handle_sealed(&mut self, from: ShardRef, lost: LostBefore, answer: SealedPartition) {
         if let Past::Recovering(recovery) = &mut self.past {
-            recovery.handle_sealed(from, incomplete_before, answer);
+            recovery.handle_sealed(from, lost, answer);
         }
     }
 
@@ -483,6 +484,11 @@ impl PartitionSequencer {
         if let Past::Recovering(recovery) = &mut self.past {
             recovery.handle_decided(end);
         }
+    }
+
+    /// A [`Proposal::Cover`] of this epoch is on record.
+    pub fn handle_covered(&mut self) {
+        self.snapshots.handle_covered();
     }
 
     /// A later epoch was activated.
@@ -526,6 +532,10 @@ impl PartitionSequencer {
         }
         self.release();
         self.take_snapshot(now, now_ms);
+        if self.snapshots.poll_cover() {
+            let (partition, epoch) = (self.partition, self.epoch);
+            self.out.push_back(Output::Propose(Proposal::Cover { partition, epoch }));
+        }
         if let Succession::Draining(reason) = self.succession
             && self.appender.all_acked()
         {
@@ -546,8 +556,8 @@ impl PartitionSequencer {
                     return self.preempt(now, by);
                 }
                 Some(Outcome::Done { ends }) => {
-                    let (ends, snapshot) = (ends.clone(), recovery.newest_snapshot().map(|(position, _)| position));
-                    self.finish_recovery(ends, snapshot);
+                    let (ends, snapshots) = (ends.clone(), recovery.snapshots());
+                    self.finish_recovery(ends, &snapshots);
                 }
             }
         }
@@ -571,7 +581,7 @@ impl PartitionSequencer {
     }
 
     /// Every earlier epoch is decided: this one's base is known.
-    fn finish_recovery(&mut self, ends: Vec<EpochEnd>, snapshot: Option<Lsn>) {
+    fn finish_recovery(&mut self, ends: Vec<EpochEnd>, snapshots: &BTreeMap<ShardRef, (LostBefore, Option<Lsn>)>) {
         for end in &ends {
             let EpochEnd { epoch, last_esn, authoritative } = *end;
             let at =
@@ -591,7 +601,9 @@ impl PartitionSequencer {
             older.retain(|e| e.epoch.next() == self.epoch);
         }
         let connected = |shard: ShardId| self.connected.contains(&shard);
-        let load = ProducerLoad::new(self.partition, self.epoch, older, snapshot, self.settings.clone(), connected);
+        let (epoch, covered) = (self.epoch, self.table.covered);
+        let load =
+            ProducerLoad::new(self.partition, epoch, (older, covered), snapshots, self.settings.clone(), connected);
         self.past = Past::ReadingProducers(Box::new(load));
     }
 
@@ -797,12 +809,9 @@ pub(crate) fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
         return Vec::new();
     }
     let mut ends: Vec<EpochEnd> = Vec::new();
-    // What is missing above the trim point was decided empty; so was the trim point's own epoch if nothing of it is trimmed. What is
-    // missing below it may be trimmed: where it ended, nobody can say any more.
-    let mut known = match table.trim.esn() {
-        Esn::ZERO => Epoch(table.trim.epoch().0.saturating_sub(1)),
-        _ => table.trim.epoch(),
-    };
+    // What is missing from there on was decided empty. What is missing below may be trimmed: where it ended, nobody can say any more,
+    // nor is anything of it kept.
+    let mut known = Epoch(table.trim.epoch().min(table.covered).0.saturating_sub(1));
     for entry in &table.epochs {
         let oldest = entry.epoch.0.saturating_sub(ENDS_KEPT_MAX as u32).max(known.0 + 1);
         let empty = |epoch| EpochEnd { epoch: Epoch(epoch), last_esn: Esn::ZERO, authoritative: false };

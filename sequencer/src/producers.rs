@@ -1,20 +1,25 @@
 //! Reading the producer window back: the newest snapshot, and the batches of every decided epoch after it (trap C11).
 //!
-//! Starts once every earlier epoch is decided. For each of them an f-majority of shards must say which batches they hold: an
-//! acknowledged batch is on a write quorum, so each is told of by somebody. Logs that prefer availability are content with fewer, who
-//! may lack what is decided: there, everybody who can be reached gets a moment to answer too.
+//! Starts once every earlier epoch is decided.
 //!
-//! The newest snapshot that was told of may be on one disk only, and lost. Then the newest that can be had is taken: one on a write quorum
-//! covers everything that is trimmed (INV-PRODUCERS-KEPT).
+//! 1. *Finding.* On a write quorum of the covering epoch's nodeset lies a snapshot that covers everything that is trimmed
+//!    (INV-PRODUCERS-KEPT). An f-majority of that nodeset meets it, so the newest that it tells of is that one or covers more. What
+//!    other shards tell of, because they were sealed, is taken too: it saves reading. If all of an f-majority have none, there was
+//!    nothing to tell. If too many are lost to make an f-majority, the newest that is left must do, with all batches that are.
+//! 2. *Reading.* For each later epoch an f-majority must say which batches they hold: an acknowledged batch is on a write quorum, so
+//!    each is told of by somebody. Logs that prefer availability are content with fewer, who may lack what is decided: there,
+//!    everybody who can be reached gets a moment to answer too.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use dlog_proto::block::{Block, BlockKind};
+use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::producer::ProducerTable;
-use dlog_proto::wire::{EpochEnd, FetchBlock, FetchTarget, ProducersRead, ReadProducers};
+use dlog_proto::wire::{EpochEnd, FetchBlock, FetchTarget, LostBefore, ProducersRead, ReadProducers};
 use dlog_proto::{
-    Authority, Durability, Epoch, EpochEntry, Lsn, MemberSet, PartitionUid, Quorum, ShardId, ShardRef, Statuses, Time,
+    Authority, Epoch, EpochEntry, Esn, Lsn, MemberSet, PartitionUid, Quorum, ShardId, ShardRef, Statuses, Time,
 };
 
 use crate::output::Output;
@@ -24,22 +29,32 @@ use crate::settings::Settings;
 struct ShardState {
     connected: bool,
     asked_at: Option<Time>,
-    /// What the shard has said: `incomplete_before`.
-    answered: Option<u64>,
-    /// How often it said that it does not have the snapshot, which it says too if it cannot read it.
+    /// The snapshot that it has, once it has told.
+    snapshot: Option<Option<Lsn>>,
+    /// How often it could not send the snapshot that it has, and when it was asked last.
     misses: u32,
-    /// Its disk was replaced.
-    is_replaced: bool,
+    missed_at: Option<Time>,
+    /// It has told what producers wrote.
+    has_read: bool,
+    lost: LostBefore,
     /// How often it said that it cannot tell: its disk was replaced, or cannot be read.
     refusals: u32,
 }
 
 /// After how many refusals a shard is taken to have lost what it had.
 const REFUSALS_MAX: u32 = 3;
+/// How often a shard is asked for a snapshot that it has and cannot read, with a pause before each: a disk's passing error must not
+/// become a loss.
+const MISSES_MAX: u32 = 8;
 
 impl ShardState {
-    fn is_without_snapshot(&self) -> bool {
-        self.is_replaced || self.misses >= REFUSALS_MAX
+    fn is_without(&self) -> bool {
+        self.refusals >= REFUSALS_MAX
+    }
+
+    /// The snapshot that may be had of it.
+    fn offered(&self) -> Option<Lsn> {
+        self.snapshot.flatten().filter(|_| self.connected && self.misses < MISSES_MAX)
     }
 }
 
@@ -50,14 +65,14 @@ pub(crate) struct ProducerLoad {
     settings: Arc<Settings>,
     /// Decided epochs that may hold batches after the snapshot, ascending.
     epochs: Vec<EpochEntry>,
+    /// See [`EpochTable::covered`](dlog_proto::EpochTable::covered).
+    covered: Epoch,
     shards: BTreeMap<ShardRef, ShardState>,
-    snapshot: Snapshot,
-    /// The newest that was found while a newer one was looked for.
-    older: Option<(Lsn, ProducerTable)>,
+    phase: Phase,
     /// Of the sequencer that asks.
     epoch: Epoch,
     table: ProducerTable,
-    /// When shards were asked first.
+    /// When shards were asked first what producers wrote.
     asked_since: Option<Time>,
     out: VecDeque<Output>,
 }
@@ -72,36 +87,32 @@ enum Told {
 }
 
 #[derive(Debug)]
-enum Snapshot {
-    /// Wanted from whoever has it; who was asked, and when.
-    Wanted { position: Lsn, asked: Option<(ShardRef, Time)> },
+enum Phase {
+    /// Looks for the snapshot; who was asked to send one, and when.
+    Finding { asked: Option<(ShardRef, Time)> },
     /// Everything below this position is in the table.
-    Known { position: Lsn },
+    Reading { after: Lsn },
 }
 
 impl ProducerLoad {
-    /// `epochs`: all decided epochs of the partition, ascending; `snapshot`: the newest that any shard told of.
+    /// `epochs`: all decided epochs of the partition that are in the epoch table, ascending, and which of them covers those before it;
+    /// `snapshots`: what shards have told of already.
     pub(crate) fn new(
         partition: PartitionUid,
         epoch: Epoch,
-        epochs: Vec<EpochEntry>,
-        snapshot: Option<Lsn>,
+        (epochs, covered): (Vec<EpochEntry>, Epoch),
+        snapshots: &BTreeMap<ShardRef, (LostBefore, Option<Lsn>)>,
         settings: Arc<Settings>,
         connected: impl Fn(ShardId) -> bool,
     ) -> Self {
         let mut shards = BTreeMap::new();
-        for entry in &epochs {
-            for member in entry.nodeset.members() {
-                let state = ShardState { connected: connected(member.shard), ..ShardState::default() };
-                shards.insert(member.shard_ref(), state);
-            }
+        for member in epochs.iter().flat_map(|entry| entry.nodeset.members()) {
+            let (lost, snapshot) = snapshots.get(&member.shard_ref()).copied().unzip();
+            let (connected, lost) = (connected(member.shard), lost.unwrap_or_default());
+            shards.insert(member.shard_ref(), ShardState { connected, lost, snapshot, ..ShardState::default() });
         }
-        let snapshot = match snapshot {
-            Some(position) => Snapshot::Wanted { position, asked: None },
-            None => Snapshot::Known { position: Lsn::ZERO },
-        };
-        let (table, out) = (ProducerTable::default(), VecDeque::new());
-        Self { partition, epoch, settings, epochs, shards, snapshot, older: None, table, asked_since: None, out }
+        let (phase, table, out) = (Phase::Finding { asked: None }, ProducerTable::default(), VecDeque::new());
+        Self { partition, epoch, settings, epochs, covered, shards, phase, table, asked_since: None, out }
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
@@ -109,112 +120,149 @@ impl ProducerLoad {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let asked = match &self.snapshot {
-            Snapshot::Wanted { asked, .. } => asked.map(|(_, at)| at),
-            Snapshot::Known { .. } => {
-                let waiting = |s: &ShardState| s.asked_at.filter(|_| s.connected && s.answered.is_none());
-                self.shards.values().filter_map(waiting).min()
-            }
+        let waits = |has_told: fn(&ShardState) -> bool| {
+            let silent = self.shards.values().filter(|s| s.connected && !has_told(s));
+            silent.filter_map(|s| s.asked_at).min()
+        };
+        let asked = match self.phase {
+            Phase::Finding { asked: Some((_, at)) } => Some(at),
+            Phase::Finding { asked: None } => match self.search_authority() {
+                Authority::None => waits(|s| s.snapshot.is_some()),
+                _ => self.best_offer().and_then(|shard| self.shards[&shard].missed_at),
+            },
+            Phase::Reading { .. } => waits(|s| s.has_read),
         };
         asked.map(|at| at + self.settings.recovery_retry)
     }
 
     /// Asks whoever has to be asked. The table, once enough have answered.
     pub(crate) fn pump(&mut self, now: Time) -> Option<ProducerTable> {
-        if let Snapshot::Wanted { position, asked } = self.snapshot {
-            self.ask_snapshot(now, position, asked);
+        if let Phase::Finding { asked } = self.phase {
+            self.find(now, asked);
         }
-        let Snapshot::Known { position } = self.snapshot else { return None };
-        let told = self.epochs_after(position).map(|entry| self.told(entry)).min().unwrap_or(Told::Enough);
-        let enough = match told {
+        let Phase::Reading { after } = self.phase else { return None };
+        let told = self.epochs_after(after).map(|entry| self.told(entry)).min().unwrap_or(Told::Enough);
+        let is_enough = match told {
             Told::TooLittle => false,
             Told::Weakly => self.nobody_may_answer(now),
             Told::Enough => true,
         };
-        if enough {
+        if is_enough {
             return Some(std::mem::take(&mut self.table));
         }
-        self.ask_producers(now, position);
+        self.asked_since.get_or_insert(now);
+        let ends: Vec<EpochEnd> = self.epochs_after(after).filter_map(EpochEntry::epoch_end).collect();
+        self.ask(now, after, &ends, |state| !state.has_read);
         None
     }
 
     fn epochs_after(&self, position: Lsn) -> impl Iterator<Item = &EpochEntry> {
-        let has_more = move |e: &&EpochEntry| e.end.is_some_and(|end| Lsn::new(e.epoch, end.last_esn) >= position);
+        let has_more = move |e: &&EpochEntry| {
+            e.end.is_some_and(|end| end.last_esn > Esn::ZERO && Lsn::new(e.epoch, end.last_esn) >= position)
+        };
         self.epochs.iter().filter(has_more)
     }
 
     /// Whether all who can be reached have answered, or have had their time.
     fn nobody_may_answer(&self, now: Time) -> bool {
-        let waiting = |s: &ShardState| s.connected && s.answered.is_none() && s.refusals < REFUSALS_MAX;
+        let waiting = |s: &ShardState| s.connected && !s.has_read && !s.is_without();
         let is_over = self.asked_since.is_some_and(|since| since + self.settings.recovery_retry <= now);
         is_over || !self.shards.values().any(waiting)
     }
 
     /// What the answers leave of this epoch unknown.
     fn told(&self, entry: &EpochEntry) -> Told {
-        let (mut answered, mut statuses) = (MemberSet::EMPTY, Statuses::default());
-        for (i, member) in entry.nodeset.members().iter().enumerate() {
-            let state = &self.shards[&member.shard_ref()];
-            if state.refusals >= REFUSALS_MAX {
-                statuses.under_replicated.insert(i);
-            }
-            let Some(incomplete_before) = state.answered else { continue };
-            answered.insert(i);
-            if entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before {
-                statuses.under_replicated.insert(i);
-            }
-        }
+        let (told, statuses) = self.answers(entry, |state| state.has_read);
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
-        match quorum.answers(answered, statuses) {
+        match quorum.answers(told, statuses) {
             Authority::None => Told::TooLittle,
-            Authority::Incomplete if !quorum.is_strictly_authoritative(answered, statuses) => Told::Weakly,
+            Authority::Incomplete if !quorum.is_strictly_authoritative(told, statuses) => Told::Weakly,
             Authority::Incomplete | Authority::Complete | Authority::NonAuthoritative => Told::Enough,
         }
     }
 
-    fn ask_snapshot(&mut self, now: Time, position: Lsn, asked: Option<(ShardRef, Time)>) {
+    /// Which members have told, and what their silence is worth.
+    fn answers(&self, entry: &EpochEntry, has_told: impl Fn(&ShardState) -> bool) -> (MemberSet, Statuses) {
+        let (mut told, mut statuses) = (MemberSet::EMPTY, Statuses::default());
+        for (i, member) in entry.nodeset.members().iter().enumerate() {
+            let state = &self.shards[&member.shard_ref()];
+            let may_lack = match self.phase {
+                // Snapshots are synced, whatever the log says.
+                Phase::Finding { .. } => state.lost.is_damaged_for(entry),
+                Phase::Reading { .. } => state.lost.concerns(entry),
+            };
+            // What it does have counts: it is asked all the same.
+            if state.is_without() || (may_lack && has_told(state)) {
+                statuses.under_replicated.insert(i);
+            }
+            if has_told(state) {
+                told.insert(i);
+            }
+        }
+        (told, statuses)
+    }
+
+    /// Goes on looking for the snapshot.
+    fn find(&mut self, now: Time, asked: Option<(ShardRef, Time)>) {
         if asked.is_some_and(|(_, at)| at + self.settings.recovery_retry > now) {
             return;
         }
-        let may_have = |(_, state): &(&ShardRef, &ShardState)| state.connected && !state.is_without_snapshot();
-        let after = asked.map(|(shard, _)| shard);
-        // The next in order after whoever was asked last, so that one silent shard does not hold it up.
-        let next = self.shards.iter().filter(may_have).find(|(shard, _)| after.is_none_or(|last| **shard > last));
-        let Some((&to, _)) = next.or_else(|| self.shards.iter().find(may_have)) else {
-            // If nobody has it any more, an older one and what is in the epochs must do; otherwise whoever may have it is waited for.
-            if self.shards.values().all(ShardState::is_without_snapshot) {
-                let (position, table) = self.older.take().unwrap_or_default();
-                (self.snapshot, self.table) = (Snapshot::Known { position }, table);
-            } else {
-                self.snapshot = Snapshot::Wanted { position, asked: None };
+        let authority = self.search_authority();
+        if authority == Authority::None {
+            return self.ask(now, Lsn::MAX, &[], |state| state.snapshot.is_none());
+        }
+        let retry = self.settings.recovery_retry;
+        match self.best_offer() {
+            // All that have it could not read it a moment ago.
+            Some(to) if self.shards[&to].missed_at.is_some_and(|at| at + retry > now) => {}
+            Some(to) => {
+                self.phase = Phase::Finding { asked: Some((to, now)) };
+                let ShardRef { shard, incarnation } = to;
+                let (partition, target) = (self.partition, FetchTarget::ProducerSnapshot);
+                self.out.push_back(Output::Fetch(FetchBlock { shard, incarnation, partition, target }));
             }
-            return;
-        };
-        self.snapshot = Snapshot::Wanted { position, asked: Some((to, now)) };
-        let ShardRef { shard, incarnation } = to;
-        let (partition, target) = (self.partition, FetchTarget::ProducerSnapshot);
-        self.out.push_back(Output::Fetch(FetchBlock { shard, incarnation, partition, target }));
+            None => self.begin_reading(Lsn::ZERO),
+        }
     }
 
-    fn ask_producers(&mut self, now: Time, after: Lsn) {
-        self.asked_since.get_or_insert(now);
-        let ends: Vec<EpochEnd> = self.epochs_after(after).filter_map(EpochEntry::epoch_end).collect();
+    /// Who has the newest snapshot, and failed least to send it.
+    fn best_offer(&self) -> Option<ShardRef> {
+        let offers = self.shards.iter().filter_map(|(shard, s)| Some((s.offered()?, Reverse(s.misses), *shard)));
+        offers.max().map(|(.., shard)| shard)
+    }
+
+    /// What is proved by the shards of the covering epoch that have told which snapshot they have, and can send it.
+    fn search_authority(&self) -> Authority {
+        let covering = self.epochs.iter().find(|entry| entry.epoch >= self.covered);
+        let Some(covering) = covering.filter(|_| !bug(Bug::SnapshotOfSealedOnly)) else { return Authority::Complete };
+        let (told, statuses) = self.answers(covering, |state| match state.snapshot {
+            Some(Some(_)) => state.offered().is_some(),
+            Some(None) => true,
+            None => false,
+        });
+        Quorum::new(&covering.nodeset, &covering.replication).answers(told, statuses)
+    }
+
+    /// A snapshot at `position` is in the table, or none was found.
+    fn begin_reading(&mut self, position: Lsn) {
+        let is_certain = self.search_authority().is_authoritative();
+        let covered = if is_certain { Lsn::new(self.covered, Esn::ZERO) } else { Lsn::ZERO };
+        self.shards.values_mut().for_each(|state| state.asked_at = None);
+        self.asked_since = None;
+        self.phase = Phase::Reading { after: position.max(covered) };
+    }
+
+    fn ask(&mut self, now: Time, after: Lsn, ends: &[EpochEnd], is_asked: impl Fn(&ShardState) -> bool) {
         for (to, state) in &mut self.shards {
             let due = state.asked_at.is_none_or(|at| at + self.settings.recovery_retry <= now);
-            if !state.connected || state.answered.is_some() || !due {
+            if !state.connected || !due || !is_asked(state) {
                 continue;
             }
             state.asked_at = Some(now);
             let ShardRef { shard, incarnation } = *to;
-            let (partition, epoch, ends) = (self.partition, self.epoch, ends.clone());
-            self.out.push_back(Output::ReadProducers(ReadProducers {
-                shard,
-                incarnation,
-                partition,
-                epoch,
-                after,
-                ends,
-            }));
+            let (partition, epoch, ends) = (self.partition, self.epoch, ends.to_vec());
+            let read = ReadProducers { shard, incarnation, partition, epoch, after, ends };
+            self.out.push_back(Output::ReadProducers(read));
         }
     }
 
@@ -223,7 +271,7 @@ impl ProducerLoad {
             state.connected = connected;
             state.asked_at = None;
         }
-        if let Snapshot::Wanted { asked, .. } = &mut self.snapshot
+        if let Phase::Finding { asked } = &mut self.phase
             && !connected
             && asked.is_some_and(|(to, _)| to.shard == shard)
         {
@@ -233,29 +281,24 @@ impl ProducerLoad {
 
     /// The answer to a fetch of the snapshot.
     pub(crate) fn handle_fetched(&mut self, from: ShardRef, block: Option<Block>) {
-        let Snapshot::Wanted { position, asked } = &mut self.snapshot else { return };
-        let replaced = |known: &ShardRef| known.shard == from.shard && known.incarnation < from.incarnation;
-        self.shards.iter_mut().filter(|(s, _)| replaced(s)).for_each(|(_, state)| state.is_replaced = true);
-        if asked.is_none_or(|(to, _)| to != from) {
-            *asked = asked.filter(|(to, _)| !replaced(to));
-            return;
-        }
-        *asked = None;
+        let Phase::Finding { asked } = &mut self.phase else { return };
+        let Some((_, asked_at)) = asked.take_if(|(to, _)| *to == from) else { return };
+        let Some(state) = self.shards.get_mut(&from) else { return };
         let found = block.filter(|b| b.header().kind == BlockKind::ProducerSnapshot);
         let table = found.as_ref().and_then(|b| ProducerTable::decode(&b.body()).ok());
-        match (found, table) {
-            (Some(block), Some(table)) if block.header().first_lsn() >= *position => {
-                self.snapshot = Snapshot::Known { position: block.header().first_lsn() };
+        match found.map(|block| block.header().first_lsn()).zip(table) {
+            Some((position, table)) if state.snapshot.flatten().is_none_or(|told| told <= position) => {
                 self.table = table;
+                self.begin_reading(position);
             }
-            (found, table) => {
-                if let Some(state) = self.shards.get_mut(&from) {
-                    state.misses += 1;
-                }
-                let found = found.map(|block| block.header().first_lsn()).zip(table);
-                let newest = self.older.as_ref().map_or(Lsn::ZERO, |(at, _)| *at);
-                if let Some(older) = found.filter(|(at, _)| *at > newest) {
-                    self.older = Some(older);
+            // It told of one that was beyond an end, say: this is the one it has.
+            Some((position, _)) => state.snapshot = Some(Some(position)),
+            None => {
+                state.misses += 1;
+                state.missed_at = Some(asked_at);
+                // It has one, and cannot read it: what it lacks proves nothing.
+                if state.misses >= MISSES_MAX {
+                    state.refusals = REFUSALS_MAX;
                 }
             }
         }
@@ -264,11 +307,24 @@ impl ProducerLoad {
     pub(crate) fn handle_producers(&mut self, answer: &ProducersRead, table: Option<&ProducerTable>) {
         let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
         let Some(state) = self.shards.get_mut(&from).filter(|_| answer.epoch == self.epoch) else { return };
-        if let (true, Some(table)) = (answer.ok, table) {
-            state.answered = Some(answer.incomplete_before);
-            self.table.merge(table);
-        } else {
+        let after = match self.phase {
+            Phase::Finding { .. } => Lsn::MAX,
+            Phase::Reading { after } => after,
+        };
+        if answer.after != after {
+            return;
+        }
+        let (true, Some(table)) = (answer.ok, table) else {
             state.refusals += 1;
+            return;
+        };
+        (state.refusals, state.lost) = (0, answer.lost);
+        match self.phase {
+            Phase::Finding { .. } => state.snapshot = Some(answer.snapshot),
+            Phase::Reading { .. } => {
+                state.has_read = true;
+                self.table.merge(table);
+            }
         }
     }
 }

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use dlog_proto::block::Block;
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{
-    EpochEnd, FetchTarget, FetchedBlock, SealPartition, SealRefusal, SealedPartition, SealedState, StoreAnswer,
-    StoreRefusal,
+    EpochEnd, FetchTarget, FetchedBlock, LostBefore, SealPartition, SealRefusal, SealedPartition, SealedState,
+    StoreAnswer, StoreRefusal,
 };
 use dlog_proto::{Authority, Epoch, EpochEntry, Incarnation, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
@@ -67,7 +67,7 @@ impl ShardState {
 
 #[derive(Debug)]
 struct ShardAnswer {
-    incomplete_before: u64,
+    lost: LostBefore,
     state: SealedState,
 }
 
@@ -148,10 +148,13 @@ impl Recovery {
         self.outcome.as_ref()
     }
 
-    /// Position of the newest producer snapshot that any shard has told of, and who has it.
-    pub(crate) fn newest_snapshot(&self) -> Option<(Lsn, ShardRef)> {
-        let known = |(shard, state): (&ShardRef, &ShardState)| Some((state.answer.as_ref()?.state.snapshot?, *shard));
-        self.shards.iter().filter_map(known).max()
+    /// Position of the newest producer snapshot of each shard that has answered, and what the shard has lost.
+    pub(crate) fn snapshots(&self) -> BTreeMap<ShardRef, (LostBefore, Option<Lsn>)> {
+        let told = |(shard, state): (&ShardRef, &ShardState)| {
+            let answer = state.answer.as_ref().filter(|_| !state.lost)?;
+            Some((*shard, (answer.lost, answer.state.snapshot)))
+        };
+        self.shards.iter().filter_map(told).collect()
     }
 
     /// What keeps the recovery from going on, for a person.
@@ -296,9 +299,9 @@ impl Recovery {
             if state.lost {
                 digest.add_lost(member);
             }
-            let Some(ShardAnswer { incomplete_before, state }) = &state.answer else { continue };
+            let Some(ShardAnswer { lost, state }) = &state.answer else { continue };
             if let Some(epoch) = state.epochs.iter().find(|e| e.epoch == entry.epoch) {
-                digest.add(entry, member, *incomplete_before, state.trim, epoch);
+                digest.add(entry, member, *lost, state.trim, epoch);
             }
         }
         digest
@@ -332,7 +335,7 @@ impl Recovery {
         }
     }
 
-    pub(crate) fn handle_sealed(&mut self, from: ShardRef, incomplete_before: u64, answer: SealedPartition) {
+    pub(crate) fn handle_sealed(&mut self, from: ShardRef, lost: LostBefore, answer: SealedPartition) {
         if let Err(SealRefusal::Incarnation(current)) = answer.result {
             return self.note_replaced(from, current);
         }
@@ -343,7 +346,7 @@ impl Recovery {
         match answer.result {
             Ok(sealed) => {
                 let trim = sealed.trim;
-                state.answer = Some(ShardAnswer { incomplete_before, state: sealed });
+                state.answer = Some(ShardAnswer { lost, state: sealed });
                 state.stale = false;
                 if let (Phase::Repairing { repair, .. }, Some(entry)) = (&mut self.phase, self.undecided.front())
                     && trim.epoch() == entry.epoch

@@ -3,6 +3,9 @@
 //! INV-PRODUCERS-KEPT: shards trim only what a snapshot on a write quorum of disks tells the producers of. Otherwise the records are all
 //! that is known of a producer: with them gone, after a change of epoch one that goes on is a stranger, and what it sends again a new
 //! batch (trap C11). A snapshot that too few have stored is taken again when the next one is due.
+//!
+//! Whoever succeeds must find it. So before anything is trimmed because of it, it is on record that it lies in this epoch, which then stays
+//! in the epoch table; what is before the epoch may leave. Once per epoch: later snapshots lie on the same nodeset.
 
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::{Lsn, MemberSet, Quorum, Time};
@@ -19,6 +22,17 @@ struct UnderWay {
     next_unsaved: Option<Lsn>,
 }
 
+/// Whether the metadata tier knows that this epoch covers what is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// It does not: nothing is stored yet.
+    None,
+    /// It is to be told.
+    Due,
+    Proposed,
+    OnRecord,
+}
+
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     /// Of batches since the last one.
@@ -31,12 +45,15 @@ pub(crate) struct Snapshots {
     under_way: Option<UnderWay>,
     /// What earlier epochs tell is known.
     is_loaded: bool,
+    cover: Cover,
 }
 
 impl Snapshots {
-    pub(crate) fn new(now: Time) -> Self {
+    /// `is_first`: nothing is before this epoch.
+    pub(crate) fn new(now: Time, is_first: bool) -> Self {
         let (bytes, unsaved, last_noted) = (0, None, Lsn::ZERO);
-        Self { bytes, taken_at: Some(now), unsaved, last_noted, under_way: None, is_loaded: false }
+        let cover = if is_first { Cover::OnRecord } else { Cover::None };
+        Self { bytes, taken_at: Some(now), unsaved, last_noted, under_way: None, is_loaded: false, cover }
     }
 
     /// What earlier epochs tell of producers is known. If it is anything, it is stored in this epoch at once.
@@ -44,7 +61,23 @@ impl Snapshots {
         self.is_loaded = true;
         if !is_empty {
             (self.taken_at, self.unsaved) = (None, Some(Lsn::ZERO));
+        } else if self.cover == Cover::None {
+            self.cover = Cover::Due;
         }
+    }
+
+    /// Whether it is to be put on record now that this epoch covers what is before it. Says so once.
+    pub(crate) fn poll_cover(&mut self) -> bool {
+        let is_due = self.cover == Cover::Due;
+        if is_due {
+            self.cover = Cover::Proposed;
+        }
+        is_due
+    }
+
+    /// That is on record.
+    pub(crate) fn handle_covered(&mut self) {
+        self.cover = Cover::OnRecord;
     }
 
     pub(crate) fn add_bytes(&mut self, len: u64) {
@@ -89,6 +122,9 @@ impl Snapshots {
         if quorum.is_write_quorum(under_way.stored) {
             self.unsaved = under_way.next_unsaved;
             self.under_way = None;
+            if self.cover == Cover::None {
+                self.cover = Cover::Due;
+            }
         }
     }
 
@@ -97,6 +133,7 @@ impl Snapshots {
         match self.unsaved {
             _ if bug(Bug::TrimForgetsProducers) => released,
             _ if !self.is_loaded => Lsn::ZERO,
+            _ if self.cover != Cover::OnRecord => Lsn::ZERO,
             None => released,
             Some(first) => released.min(Lsn(first.0.saturating_sub(1))),
         }

@@ -9,7 +9,8 @@ use dlog_proto::producer::ProducerTable;
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use dlog_proto::wire::{
     Acks, AppendError, AppendOk, BlockSummary, EpochEnd, FetchBlock, FetchedBlock, Flushed, FlushedUpto, Kept,
-    ProducersRead, SealRefusal, SealedEpoch, SealedPartition, SealedState, Store, StoreAnswer, StoreRefusal,
+    LostBefore, ProducersRead, SealRefusal, SealedEpoch, SealedPartition, SealedState, Store, StoreAnswer,
+    StoreRefusal,
 };
 use dlog_proto::{
     Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId,
@@ -48,7 +49,13 @@ pub(crate) fn table(quorum: QuorumConfig, newest: u32, ends: &[u32]) -> EpochTab
         base = base.and_then(|base| Some(base + u64::from(end?)));
         entry
     };
-    EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs: (1..=newest).map(entry).collect() }
+    EpochTable {
+        partition: PartitionUid(1),
+        revision: 1,
+        trim: Lsn::ZERO,
+        covered: Epoch::ZERO,
+        epochs: (1..=newest).map(entry).collect(),
+    }
 }
 
 struct Rig {
@@ -176,20 +183,14 @@ impl Rig {
         self.sealed_after_loss(node, by, 0, result);
     }
 
-    fn sealed_after_loss(
-        &mut self,
-        node: u16,
-        by: u32,
-        incomplete_before: u64,
-        result: Result<SealedState, SealRefusal>,
-    ) {
+    fn sealed_after_loss(&mut self, node: u16, by: u32, cached: u64, result: Result<SealedState, SealRefusal>) {
         let incarnation = match result {
             Err(SealRefusal::Incarnation(Some(current))) => current,
             _ => Incarnation(1),
         };
         let from = ShardRef { shard: ShardId::new(node, 0), incarnation };
         let answer = SealedPartition { partition: PartitionUid(1), epoch: Epoch(by), result };
-        self.sequencer.handle_sealed(from, incomplete_before, answer);
+        self.sequencer.handle_sealed(from, LostBefore { cached, durable: 0 }, answer);
         self.pump();
     }
 
@@ -404,9 +405,10 @@ fn c11_where_one_answer_is_enough_the_others_get_a_moment() {
 #[test]
 fn c11_if_the_newest_snapshot_is_lost_the_one_before_it_is_taken() {
     let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
-    let newest = SealedState { snapshot: Some(Lsn::new(Epoch(1), Esn(9))), ..nothing_held(1) };
-    rig.sealed(1, 2, Ok(newest));
-    (2..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    let with = |esn| SealedState { snapshot: Some(Lsn::new(Epoch(1), Esn(esn))), ..nothing_held(1) };
+    for (node, state) in [(1, with(9)), (2, with(5)), (3, nothing_held(1))] {
+        rig.sealed(node, 2, Ok(state));
+    }
     rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true });
     rig.pump();
     let older =
@@ -449,6 +451,54 @@ fn c11_what_no_stored_snapshot_tells_of_is_not_trimmed() {
     assert!(!rig.stores.is_empty(), "what nobody has stored is taken again");
     rig.answer(&[1, 2]);
     assert_eq!(rig.trim_limit, lsn(3));
+}
+
+#[test]
+fn c11_nothing_is_trimmed_before_it_is_on_record_where_producers_are_known_from() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    (1..=3).for_each(|node| rig.sealed(node, 2, Ok(nothing_held(1))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(0), authoritative: true });
+    rig.pump();
+    rig.append(1, Acks::Quorum);
+    rig.answer(&[1, 2, 3]);
+    assert_eq!((rig.released, rig.trim_limit), (Lsn::new(Epoch(2), Esn(1)), Lsn::ZERO));
+    let cover = Proposal::Cover { partition: PartitionUid(1), epoch: Epoch(2) };
+    assert_eq!(rig.proposals.iter().filter(|proposal| **proposal == cover).count(), 1);
+    rig.sequencer.handle_covered();
+    rig.pump();
+    assert_eq!(rig.trim_limit, rig.released);
+}
+
+#[test]
+fn c11_the_snapshot_is_looked_for_where_the_covering_epoch_has_stored_it() {
+    let mut past = table(QuorumConfig::majority(3), 3, &[9]);
+    past.covered = Epoch(1);
+    let member = |node| Member {
+        shard: ShardId::new(node, 0),
+        incarnation: Incarnation(1),
+        location: Location::default(),
+        weight: 1,
+    };
+    past.epochs[1].nodeset = Arc::new(Nodeset::new((4..=6).map(member).collect()).unwrap());
+    let mut rig = Rig::of(past, Settings::default());
+    (4..=6).for_each(|node| rig.sealed(node, 3, Ok(nothing_held(2))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(2), last_esn: Esn(0), authoritative: true });
+    rig.pump();
+    assert!(
+        !rig.read_after.is_empty() && rig.read_after.iter().all(|after| *after == Lsn::MAX),
+        "{:?}",
+        rig.read_after
+    );
+    for (node, snapshot) in [(1, Some(Lsn::new(Epoch(1), Esn(5)))), (2, None)] {
+        assert!(rig.fetches.is_empty(), "one more than one must tell");
+        let (shard, incarnation, lost) = (ShardId::new(node, 0), Incarnation(1), LostBefore::default());
+        let (partition, epoch, after) = (PartitionUid(1), Epoch(3), Lsn::MAX);
+        let answer = ProducersRead { shard, incarnation, partition, epoch, after, lost, snapshot, ok: true };
+        rig.sequencer.handle_producers(&answer, Some(&ProducerTable::default()));
+        rig.pump();
+    }
+    let asked: Vec<ShardId> = rig.fetches.iter().map(|fetch| fetch.shard).collect();
+    assert_eq!(asked, [ShardId::new(1, 0)]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::ReleaseFromMemory | Bug::SettleFromMemory | Bug::IncompleteCounts => (Focus::WriteCache, 100),
         Bug::LostCacheNotKept => (Focus::WriteCache, 500),
         Bug::TrimForgetsProducers => (Focus::Calm, 1000),
+        Bug::TrimmedEpochsLeave | Bug::SnapshotOfSealedOnly => (Focus::Producers, 1000),
+        Bug::DamageCounts => (Focus::Damage, 1000),
         Bug::LostDiskIsEmpty | Bug::IncarnationIgnored | Bug::GapFromOneShard => (Focus::DiskLoss, 100),
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlog_proto::{Time, TimestampMs};
+use dlog_proto::{Epoch, PartitionUid, Time, TimestampMs};
 
 use crate::history::History;
 use crate::ledger::Claim;
@@ -28,6 +28,12 @@ pub(crate) enum Effect {
     Claim(Claim),
     /// Something went wrong that must not: the run has failed.
     Violation(String),
+    /// The same, if this is the partition's newest epoch: what an older one believes does no harm.
+    ViolationOfNewest {
+        partition: PartitionUid,
+        epoch: Epoch,
+        what: String,
+    },
 }
 
 pub(crate) struct Context<'a> {
@@ -59,6 +65,11 @@ impl Context<'_> {
 
     pub(crate) fn violation(&mut self, what: impl Into<String>) {
         self.effects.push(Effect::Violation(what.into()));
+    }
+
+    /// A sequencer went wrong; one that was succeeded may.
+    pub(crate) fn violation_of_newest(&mut self, partition: PartitionUid, epoch: Epoch, what: String) {
+        self.effects.push(Effect::ViolationOfNewest { partition, epoch, what });
     }
 
     /// How long a sync takes this time.

@@ -47,6 +47,8 @@ pub(crate) struct PartitionHistory {
     pub released: Lsn,
     /// Whether retries of this partition's writers are told from new records.
     pub idempotent: bool,
+    /// Last sequence number of each idempotent producer that was acknowledged.
+    pub acked_sequences: BTreeMap<i64, i32>,
     /// Offsets that acknowledgements named.
     pub acked_offsets: BTreeMap<Lsn, LogOffset>,
     /// Up to where the metadata tier has let go.

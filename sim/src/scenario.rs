@@ -35,6 +35,11 @@ pub enum Focus {
     Wide,
     /// Many readers with small windows, from anywhere to anywhere.
     Readers,
+    /// What is trimmed and where it lay change all the time, so that producers are known by snapshots only. No run draws it: it is
+    /// asked for.
+    Producers,
+    /// Logs are damaged where they were durable, on fewer disks than would lose what is acknowledged. Asked for, too.
+    Damage,
 }
 
 impl Focus {
@@ -94,6 +99,7 @@ pub(crate) struct Troubles {
     pub gone: u32,
     pub strand: u32,
     pub ail: u32,
+    pub damage: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -171,7 +177,8 @@ impl Scenario {
         if !logs.iter().all(spares_one) || shards > 1 {
             troubles.gone = 0;
         }
-        let quick = matches!(focus, Focus::Succession | Focus::DiskLoss | Focus::WriteCache);
+        let quick =
+            matches!(focus, Focus::Succession | Focus::Producers | Focus::Damage | Focus::DiskLoss | Focus::WriteCache);
         let mut scenario = Self {
             focus,
             nodes,
@@ -272,7 +279,7 @@ impl LogPlan {
         };
         let write_quorum = match focus {
             Focus::Lossy => 1,
-            Focus::DiskLoss | Focus::WriteCache | Focus::Slow => rng.u8(2..=copies),
+            Focus::DiskLoss | Focus::WriteCache | Focus::Slow | Focus::Damage => rng.u8(2..=copies),
             _ if rng.bool() => copies / 2 + 1,
             _ => rng.u8(1..=copies),
         };
@@ -294,9 +301,9 @@ impl LogPlan {
         let idempotent = rng.u8(..) < 200;
         Self {
             replication,
-            nodeset_size: (rng.u8(..) < 40).then(|| rng.u8(copies..=copies + 2)),
+            nodeset_size: (rng.u8(..) < 40 || focus == Focus::Producers).then(|| rng.u8(copies..=copies + 2)),
             partitions: rng.u32(1..=2),
-            idempotent,
+            idempotent: idempotent || focus == Focus::Producers,
             acks: match rng.u8(0..10) {
                 0 if !idempotent => Acks::One,
                 1 => Acks::All,
@@ -381,6 +388,7 @@ impl Troubles {
             gone: weight(30, 1),
             strand: 0,
             ail: 0,
+            damage: 0,
         };
         match focus {
             Focus::Any | Focus::Scopes => troubles,
@@ -421,6 +429,10 @@ impl Troubles {
                 ..Self::default()
             },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
+            Focus::Damage => Self { damage: 8, kill: 3, isolate: 6, cut: 6, false_alarm: 6, gone: 0, ..troubles },
+            Focus::Producers => {
+                Self { kill: 6, false_alarm: 6, trim: 8, change_log: 6, slow_disk: 4, gone: 0, ..troubles }
+            }
         }
     }
 }

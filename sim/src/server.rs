@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use dlog_metadata::placement::Candidates;
 use dlog_metadata::state::{
-    Activate, Command, Decide, DecideError, DecideOutcome, Decided, Decision, Partition, RecordUnderReplicated,
-    RegisterNode, Response, Roles, ShardRegistration, State, UnderReplicatedChange, UnderReplicatedItem,
+    Activate, Command, Cover, CoverItem, Damaged, Decide, DecideError, DecideOutcome, Decided, Decision, Partition,
+    RecordUnderReplicated, RegisterNode, Response, Roles, ShardRegistration, State, UnderReplicatedChange,
+    UnderReplicatedItem,
 };
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, PartitionRelease, Release, Seal};
+use dlog_proto::record::BatchHeader;
+use dlog_proto::wire::{Acks, AliveNode, EpochEnd, Liveness, LostBefore, PartitionRelease, Release, Seal};
 use dlog_proto::{
     ClusterId, End, Epoch, Location, Lsn, NodeId, PartitionUid, ProcessId, RequestId, ShardId, ShardRef, Time,
 };
@@ -20,7 +22,7 @@ use dlog_sequencer::{
 use dlog_storage_node::Start;
 
 use crate::context::Context;
-use crate::invariants;
+use crate::invariants::{self, producers_are_known};
 use crate::ledger::{Claim, Copies};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -50,6 +52,8 @@ struct Origin {
     batch: u64,
     acks: Acks,
     since: Time,
+    /// Its producer and the last of its sequence numbers.
+    producer: Option<(i64, i32)>,
 }
 
 #[derive(Debug)]
@@ -71,6 +75,8 @@ pub(crate) struct Process {
     /// Messages for shards that came before.
     early: Vec<(Address, Message)>,
     unclean: BTreeSet<u16>,
+    /// Shards whose damage the metadata tier is to be told of.
+    damaged: BTreeSet<u16>,
     start: Start,
     state: State,
     alive: Vec<(NodeId, ProcessId)>,
@@ -105,6 +111,7 @@ impl Server {
             registered: false,
             early: Vec::new(),
             unclean: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             start,
             state: State::default(),
             alive: Vec::new(),
@@ -125,10 +132,13 @@ impl Server {
             let opened = Shard::open(medium, cluster, shard, incarnation, start, &mut cx.history.ledger);
             (medium.unsynced, medium.lost_power) = (Vec::new(), false);
             match opened {
-                Ok((opened, lost_write_cache)) => {
+                Ok((opened, lost)) => {
                     process.shards.insert(index, opened);
-                    if lost_write_cache {
+                    if lost.write_cache {
                         process.unclean.insert(index);
+                    }
+                    if lost.durable {
+                        process.damaged.insert(index);
                     }
                 }
                 Err(why) => cx.violation(why),
@@ -264,11 +274,15 @@ impl Process {
                 }
             }
             if let Some(shard) = self.shards.get_mut(&given.index) {
-                shard.handle_registered(given.incomplete_before);
+                shard.handle_registered(LostBefore { cached: given.incomplete_before, durable: given.damaged_before });
             }
         }
         self.registered = true;
         self.unclean.clear();
+        for index in std::mem::take(&mut self.damaged) {
+            let ShardRef { shard, incarnation } = self.shards[&index].shard_ref();
+            self.propose(cx, Command::Damaged(Damaged { shard, incarnation }));
+        }
         let own: Vec<u16> = self.shards.keys().copied().collect();
         own.into_iter()
             .for_each(|index| self.host.handle_link(cx.now, ShardId { node: self.node, shard: index }, true));
@@ -296,7 +310,9 @@ impl Process {
             Message::Append { partition, round, batch, acks, bytes } => {
                 self.next_token += 1;
                 let token = Token(self.next_token);
-                self.origins.insert(token, Origin { writer: from, partition, round, batch, acks, since: cx.now });
+                let producer = producer_of(&bytes);
+                let since = cx.now;
+                self.origins.insert(token, Origin { writer: from, partition, round, batch, acks, since, producer });
                 let request = AppendRequest { token, acks, with_offset: false, append_time: false, batch: bytes };
                 self.host.handle_append(cx.now, cx.now_ms, partition, request);
             }
@@ -416,6 +432,19 @@ impl Process {
                     }
                 }
             }
+            (Command::Cover(cover), Response::Cover(Ok(results))) => {
+                for (item, result) in cover.items.into_iter().zip(results) {
+                    if result.is_ok() {
+                        self.host.handle_covered(item.partition, item.epoch);
+                    }
+                }
+            }
+            (Command::Damaged(Damaged { shard, .. }), Response::Damaged(Ok(damaged_before))) => {
+                let newest = |(uid, partition): (PartitionUid, &Arc<Partition>)| Some((uid, partition.newest()?.0));
+                if let Some(shard) = self.shards.get_mut(&shard.shard) {
+                    shard.handle_seal_anew(cx, damaged_before, state.partitions().filter_map(newest));
+                }
+            }
             (_, Response::Forgotten) => {}
             (command, response) => cx.violation(format!("{command:?} was answered {response:?}")),
         }
@@ -427,7 +456,7 @@ impl Process {
             Ok(DecideOutcome::Ended(End { last_esn, authoritative })) => {
                 self.host.handle_decided(partition, EpochEnd { epoch, last_esn, authoritative });
             }
-            Ok(DecideOutcome::Superseded(by)) => self.host.handle_superseded(cx.now, partition, by),
+            Ok(DecideOutcome::Superseded(by)) => self.host.handle_decision_refused(cx.now, partition, by),
             Err(error) => cx.violation(format!("a decision was refused: {error}")),
         }
     }
@@ -471,8 +500,14 @@ impl Process {
                 }
             }
             Output::Reply { token, outcome } => {
-                if let Some(Origin { writer, partition, round, batch, acks, since }) = self.origins.remove(&token) {
+                if let Some(Origin { writer, partition, round, batch, acks, since, producer }) =
+                    self.origins.remove(&token)
+                {
                     if let Ok(ok) = &outcome {
+                        if let Some((producer, last)) = producer {
+                            let acked = cx.history.of(partition).acked_sequences.entry(producer).or_insert(last);
+                            *acked = last.max(*acked);
+                        }
                         let copies = if acks == Acks::One { Copies::One } else { Copies::Quorum };
                         cx.claim(Claim::Acknowledged { partition, lsn: ok.lsn, by: epoch, copies });
                         if let Err(why) = invariants::check_patience(cx.history.of(partition), cx.now.since(since)) {
@@ -487,6 +522,13 @@ impl Process {
             Output::Event(event) => {
                 if let dlog_sequencer::Event::Conflict { .. } = event {
                     cx.violation(format!("{partition}: {event:?}"));
+                }
+                if let (dlog_sequencer::Event::Recovered { .. }, Some(sequencer)) =
+                    (event, self.host.sequencer(partition))
+                    && let Err(why) =
+                        producers_are_known::check(cx.history.of(partition), &sequencer.producers().collect::<Vec<_>>())
+                {
+                    cx.violation_of_newest(partition, epoch, why);
                 }
             }
         }
@@ -520,8 +562,17 @@ impl Process {
             Proposal::CloseMissing { partition, epoch, shard, to } => {
                 item(partition, epoch, shard, UnderReplicatedChange::Close { to })
             }
+            Proposal::Cover { partition, epoch } => {
+                Command::Cover(Cover { items: vec![CoverItem { partition, epoch }] })
+            }
             Proposal::NewEpoch { partition, .. } => return self.activate(cx, vec![partition], true),
         };
         self.propose(cx, command);
     }
+}
+
+/// Who made a record batch, and its last sequence number, if it is numbered.
+fn producer_of(batch: &[u8]) -> Option<(i64, i32)> {
+    let header = BatchHeader::parse(batch).ok()?;
+    Some((header.producer?.id, header.last_sequence()?))
 }

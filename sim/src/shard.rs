@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_proto::block::BlockKind;
-use dlog_proto::wire::{ClaimKind, FetchBlock, ReadMode, ReadProducers, Sealed, StartRead, StoreRefusal};
-use dlog_proto::{ClusterId, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
+use dlog_proto::wire::{ClaimKind, FetchBlock, LostBefore, ReadMode, ReadProducers, Sealed, StartRead, StoreRefusal};
+use dlog_proto::{ClusterId, Epoch, Incarnation, Lsn, PartitionUid, ShardId, ShardRef};
+use dlog_storage_node::disk::Disk;
 use dlog_storage_node::disk::simulated::SimulatedDisk;
 use dlog_storage_node::entry::{Entry, EntrySeq, StoredBlock};
 use dlog_storage_node::index::memory::MemoryKv;
 use dlog_storage_node::read::{Found, Reader};
 use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStream, ReadStreams, ShardCore, lookups};
 use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
+use fastrand::Rng;
 
 use crate::context::Context;
 use crate::invariants::nothing_after_a_seal;
@@ -30,6 +32,36 @@ pub(crate) struct Medium {
     /// What the last process had written and not synced, and whether the power failed since.
     pub unsynced: Vec<Tracked>,
     pub lost_power: bool,
+    /// Its log was damaged: it may have lost what was durable.
+    pub damaged: bool,
+}
+
+/// Bits that turn over when a log is damaged, at most.
+const FLIPS_MAX: u32 = 64;
+/// Where a segment's entries begin.
+const ENTRIES_BEGIN: u64 = 4096;
+
+impl Medium {
+    /// Turns bits over in the older half of a segment's entries, and loses the index, so that the next start finds it. Whether there
+    /// was enough to damage: that the newest entry is broken, nobody could tell from a write that was cut short.
+    pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
+        let files = self.disk.list().unwrap_or_default();
+        let segments: Vec<String> =
+            files.into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".seg")).collect();
+        let Some(name) = segments.get(rng.usize(0..segments.len().max(1))) else { return false };
+        let bytes = self.disk.bytes(name).unwrap_or_default();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default() as u64;
+        if end < 4 * ENTRIES_BEGIN {
+            return false;
+        }
+        let half = ENTRIES_BEGIN..ENTRIES_BEGIN + (end - ENTRIES_BEGIN) / 2;
+        for _ in 0..rng.u32(1..=FLIPS_MAX) {
+            self.disk.flip_bit(name, rng.u64(half.start * 8..half.end * 8));
+        }
+        self.index.lose();
+        self.damaged = true;
+        true
+    }
 }
 
 /// A block or placement on its way to the disk.
@@ -39,6 +71,15 @@ pub(crate) struct Tracked {
     partition: PartitionUid,
     first: Lsn,
     placed: Placed,
+}
+
+/// What a shard lost before it was opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost {
+    /// What it had only in its write cache.
+    pub write_cache: bool,
+    /// Something that was durable.
+    pub durable: bool,
 }
 
 /// Something that the shard wants to happen later.
@@ -55,7 +96,7 @@ pub(crate) struct Shard {
     pub core: ShardCore,
     engine: Engine,
     reader: Reader,
-    incomplete_before: u64,
+    lost: LostBefore,
     written: EntrySeq,
     /// What the sync under way will have made durable.
     syncing: Option<EntrySeq>,
@@ -73,7 +114,7 @@ pub(crate) struct Shard {
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
 impl Shard {
-    /// Opens a shard's medium. The second says whether it lost what it had only in its write cache.
+    /// Opens a shard's medium. The second says what it lost.
     pub(crate) fn open(
         medium: &Medium,
         cluster: ClusterId,
@@ -81,7 +122,7 @@ impl Shard {
         incarnation: Incarnation,
         start: Start,
         ledger: &mut Ledger,
-    ) -> Result<(Self, bool), String> {
+    ) -> Result<(Self, Lost), String> {
         let identity = Identity { cluster, shard, incarnation };
         let disk = Arc::new(medium.disk.clone());
         let opened = Engine::open(EngineConfig::small(), disk, &medium.index, identity, start);
@@ -91,7 +132,7 @@ impl Shard {
             core: ShardCore::new(shard, incarnation),
             engine,
             reader,
-            incomplete_before: 0,
+            lost: LostBefore::default(),
             written: EntrySeq(0),
             syncing: None,
             sync_wanted: false,
@@ -102,10 +143,16 @@ impl Shard {
             single_copy: BTreeSet::new(),
         };
         shard.track_again(medium, ledger);
-        if recovered.new_losses > 0 {
+        if recovered.new_losses > 0 && !medium.damaged {
             return Err(format!("{identity:?} lost durable data: {:?}", recovered.losses));
         }
-        Ok((shard, recovered.lost_write_cache))
+        let lost = Lost { write_cache: recovered.lost_write_cache, durable: !recovered.losses.is_empty() };
+        if lost.durable {
+            shard.core.handle_damaged();
+            shard.lost.durable = u64::MAX;
+            shard.streams.handle_lost(shard.lost);
+        }
+        Ok((shard, lost))
     }
 
     /// What of the last process's writes is on the disk: after a loss of power whatever is there, otherwise all of it after a sync.
@@ -181,14 +228,29 @@ impl Shard {
     }
 
     /// The metadata tier knows of this start.
-    pub(crate) fn handle_registered(&mut self, incomplete_before: u64) {
-        self.incomplete_before = self.incomplete_before.max(incomplete_before);
+    pub(crate) fn handle_registered(&mut self, lost: LostBefore) {
+        self.lost.cached = self.lost.cached.max(lost.cached);
+        self.lost.durable = self.lost.durable.max(lost.durable);
+        self.streams.handle_lost(self.lost);
         if self.engine.forget_lost_write_cache().is_err() {
             self.core.handle_failed();
         }
     }
 
-    fn shard_ref(&self) -> ShardRef {
+    /// The metadata tier knows of the damage, and of every partition's newest epoch.
+    pub(crate) fn handle_seal_anew(
+        &mut self,
+        cx: &mut Context<'_>,
+        damaged_before: u64,
+        newest: impl Iterator<Item = (PartitionUid, Epoch)>,
+    ) {
+        self.lost.durable = damaged_before;
+        self.streams.handle_lost(self.lost);
+        self.core.handle_seal_anew(newest);
+        self.pump(cx);
+    }
+
+    pub(crate) fn shard_ref(&self) -> ShardRef {
         ShardRef { shard: self.core.shard(), incarnation: self.core.incarnation() }
     }
 
@@ -232,7 +294,7 @@ impl Shard {
 
     fn read_producers(&self, cx: &mut Context<'_>, from: Address, read: &ReadProducers) {
         let mine = self.core.incarnation();
-        let (answer, table) = lookups::read_producers(&self.reader, mine, self.incomplete_before, read);
+        let (answer, table) = lookups::read_producers(&self.reader, mine, self.lost, read);
         cx.send(from, Lane::Store, Message::ProducersRead(answer, table));
     }
 
@@ -286,8 +348,7 @@ impl Shard {
                 if let Err(why) = checked {
                     cx.violation(why);
                 }
-                let incomplete_before = self.incomplete_before;
-                let sealed = Sealed { shard, incarnation, incomplete_before, partitions: vec![answer] };
+                let sealed = Sealed { shard, incarnation, lost: self.lost, partitions: vec![answer] };
                 cx.send(asker_address(to), Lane::Store, Message::Sealed(sealed));
             }
             Output::Released { partition, .. } => {

@@ -101,6 +101,12 @@ pub(crate) enum Trouble {
     Gone {
         server: u16,
     },
+    /// Bits turn over where a shard's log was durable, and its index is lost.
+    Damage {
+        server: u16,
+        shard: u16,
+        back_after: Duration,
+    },
     /// The disks of a server are slow, hang or refuse, unless another's do already.
     Ail {
         server: u16,
@@ -145,7 +151,7 @@ impl Trouble {
     pub(crate) fn draw(rng: &mut Rng, scenario: &Scenario, losses: &Losses) -> Option<Self> {
         let t = &scenario.troubles;
         let power = if losses.powers == 0 { 0 } else { t.power };
-        let (replace, gone) = if losses.disks == 0 { (0, 0) } else { (t.replace_disk, t.gone) };
+        let (replace, gone, damage) = if losses.disks == 0 { (0, 0, 0) } else { (t.replace_disk, t.gone, t.damage) };
         let weights = [
             t.kill,
             power,
@@ -168,6 +174,7 @@ impl Trouble {
             gone,
             t.strand,
             t.ail,
+            damage,
         ];
         let total: u32 = weights.iter().sum();
         if total == 0 {
@@ -216,7 +223,8 @@ impl Trouble {
             17 => Self::ClockJump { server, ms: rng.i64(-3_600_000..=3_600_000) },
             18 => Self::Gone { server },
             19 => Self::Strand { server, for_: ms(rng, 2500) },
-            _ => Self::Ail { server, ailment: Ailment::ALL[rng.usize(0..Ailment::ALL.len())], for_: ms(rng, 5000) },
+            20 => Self::Ail { server, ailment: Ailment::ALL[rng.usize(0..Ailment::ALL.len())], for_: ms(rng, 5000) },
+            _ => Self::Damage { server, shard, back_after: ms(rng, 800) },
         })
     }
 }

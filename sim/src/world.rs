@@ -344,6 +344,12 @@ impl World {
                         self.violations.push(format!("at {} {me:?}: {why}", show(self.now)));
                     }
                 }
+                Effect::ViolationOfNewest { partition, epoch, what } => {
+                    let newest = self.metadata.state.partition(partition).and_then(|p| p.newest());
+                    if newest.is_some_and(|(newest, ..)| newest == epoch) {
+                        self.violations.push(format!("at {} {me:?}: {partition}: {epoch}: {what}", show(self.now)));
+                    }
+                }
                 Effect::Violation(what) => self.violations.push(format!("at {} {me:?}: {what}", show(self.now))),
             }
         }
@@ -643,6 +649,7 @@ impl World {
                     self.cut(peer, Address::Server(server), for_);
                 }
             }
+            Trouble::Damage { server, shard, back_after } => self.damage(server, shard, back_after),
             Trouble::Gone { server } => {
                 self.losses.lose_disk();
                 self.gone.insert(server);
@@ -685,6 +692,20 @@ impl World {
         let medium = &mut self.servers.get_mut(&server).expect("a server of the run").media[usize::from(shard)];
         if let Some(incarnation) = std::mem::take(medium).incarnation {
             self.losses.lose_disk();
+            self.history.ledger.lost.insert(ShardRef { shard: ShardId::new(server, shard), incarnation });
+        }
+        self.schedule(back_after, Event::Start(server));
+    }
+
+    fn damage(&mut self, server: u16, shard: u16, back_after: Duration) {
+        if self.servers[&server].process.is_none() {
+            return;
+        }
+        self.kill(server, false);
+        let medium = &mut self.servers.get_mut(&server).expect("a server of the run").media[usize::from(shard)];
+        if let (true, Some(incarnation)) = (medium.damage(&mut self.rng.faults), medium.incarnation) {
+            self.losses.lose_disk();
+            // What it still has of what it had, nobody counts on.
             self.history.ledger.lost.insert(ShardRef { shard: ShardId::new(server, shard), incarnation });
         }
         self.schedule(back_after, Event::Start(server));

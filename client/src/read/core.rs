@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dlog_proto::block::Block;
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::wire::{ClaimKind, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead};
+use dlog_proto::wire::{ClaimKind, LostBefore, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead};
 use dlog_proto::{
     Authority, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, MemberSet, PartitionUid, Quorum, ShardId, ShardRef,
     Statuses, Time,
@@ -99,6 +99,7 @@ struct ShardState {
     unproven_upto: Lsn,
     /// Its disk was replaced: what it had is lost.
     lost: bool,
+    lost_before: LostBefore,
     reopen_at: Time,
     backoff: Duration,
 }
@@ -111,6 +112,7 @@ impl ShardState {
             started: false,
             unproven_upto: Lsn::ZERO,
             lost: false,
+            lost_before: LostBefore::default(),
             reopen_at: Time::ZERO,
             backoff,
         }
@@ -230,6 +232,7 @@ impl ReaderCore {
         match message.status {
             ReadStatus::Ok => {
                 state.started = true;
+                state.lost_before = message.lost;
                 state.backoff = self.settings.reconnect_min;
                 self.note_marks(message.released, message.trim);
             }
@@ -411,7 +414,8 @@ impl ReaderCore {
         let (mut passed, mut statuses, mut waiting, mut upto) = (MemberSet::EMPTY, Statuses::default(), false, limit);
         for (i, member) in entry.nodeset.members().iter().enumerate() {
             let Some(state) = self.shards.get(&member.shard_ref()) else { continue };
-            if state.lost || (state.next > self.cursor && state.unproven_upto >= self.cursor) {
+            let unproven = state.unproven_upto >= self.cursor || state.lost_before.is_damaged_for(entry);
+            if state.lost || (state.next > self.cursor && unproven) {
                 statuses.under_replicated.insert(i);
             } else if state.next > self.cursor {
                 passed.insert(i);
@@ -607,7 +611,7 @@ mod tests {
             entry
         };
         let epochs = ends.iter().map(entry).collect();
-        EpochTable { partition: PartitionUid(1), revision, trim: Lsn::ZERO, epochs }
+        EpochTable { partition: PartitionUid(1), revision, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs }
     }
 
     fn block(epoch: u32, first: u32, span: u32) -> Block {
@@ -799,6 +803,7 @@ mod tests {
             status: ReadStatus::Incarnation,
             released: Lsn::ZERO,
             trim: Lsn::ZERO,
+            lost: LostBefore::default(),
         };
         rig.core.handle_started(rig.now, shard(3), &started);
         assert_eq!(rig.outputs(), ["close n3s0"]);

@@ -49,7 +49,7 @@ impl Partition {
         position: Position,
     ) -> Result<Lsn, ClientError> {
         match position {
-            Position::Oldest => Ok(oldest(table)),
+            Position::Oldest => Ok(table.oldest()),
             Position::Newest => Ok(self.tail(directory).await?.acked.next()),
             Position::Lsn(lsn) => Ok(lsn),
             Position::Offset(offset) => self.locate_offset(directory, table, offset).await,
@@ -66,7 +66,7 @@ impl Partition {
         table: &EpochTable,
         offset: LogOffset,
     ) -> Result<Lsn, ClientError> {
-        let first = table.offset_of(oldest(table)).map_or(0, |first| first.0);
+        let first = table.offset_of(table.oldest()).map_or(0, |first| first.0);
         let end = self.tail(directory).await?.next_offset.map_or(u64::MAX, |end| end.0);
         match table.lsn_of(offset) {
             Some(lsn) if (first..=end).contains(&offset.0) => Ok(lsn),
@@ -111,17 +111,17 @@ impl Partition {
         table: &EpochTable,
         timestamp: TimestampMs,
     ) -> Result<Option<Lsn>, ClientError> {
-        let members = table.epochs.iter().flat_map(|e| (0..e.nodeset.len()).map(|m| e.nodeset.shard_ref(m)));
+        let members = table.readable().flat_map(|e| (0..e.nodeset.len()).map(|m| e.nodeset.shard_ref(m)));
         let mut asked = JoinSet::new();
         for shard in members.collect::<BTreeSet<_>>() {
-            let (directory, partition, from) = (directory.clone(), self.uid, oldest(table));
+            let (directory, partition, from) = (directory.clone(), self.uid, table.oldest());
             asked.spawn(async move {
                 let found = timeout(SHARD_PATIENCE, find_time_on(&directory, partition, shard, from, timestamp)).await;
                 (shard, found.ok().and_then(Result::ok))
             });
         }
         let mut answers: BTreeMap<ShardRef, Option<Lsn>> = BTreeMap::new();
-        while let Some(lacking) = table.epochs.iter().find(|entry| !answered(entry, &answers).1) {
+        while let Some(lacking) = table.readable().find(|entry| !answered(entry, &answers).1) {
             match asked.join_next().await {
                 Some(Ok((shard, Some(found)))) => drop(answers.insert(shard, found)),
                 Some(_) => {}
@@ -162,10 +162,4 @@ async fn find_time_on(
         ReadStatus::Ok => Ok(found.lsn),
         refused => Err(ClientError::Lost(format!("{shard}: {refused}"))),
     }
-}
-
-/// The first LSN that may be there.
-fn oldest(table: &EpochTable) -> Lsn {
-    let first = table.epochs.first().map_or(Lsn::FIRST, |e| Lsn::new(e.epoch, dlog_proto::Esn(1)));
-    first.max(table.trim.next())
 }

@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn only_what_is_released_or_decided_is_read_from_local_shards() {
         let epochs = vec![entry(1, Some(9)), entry(2, None), entry(3, None)];
-        let table = EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs };
+        let table =
+            EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs };
         let lsn = |epoch, esn| Lsn::new(Epoch(epoch), Esn(esn));
         let end = End { epoch: Epoch(3), high_watermark: 40, released: lsn(3, 7) };
         assert_eq!(end.last_readable(&table, Epoch(3)), Some(lsn(3, 7)), "what is released");

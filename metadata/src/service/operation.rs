@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use dlog_proto::{ClusterId, Lsn};
+use dlog_proto::{ClusterId, Epoch, Lsn};
 
 use crate::state::{
-    Activate, Activated, AllocateProducerIds, BatchTooLong, Command, CreateLog, CreateLogError, CreatePartitions,
-    CreatePartitionsError, Decide, DecideError, Decided, DeleteLog, InitCluster, LogCreated, LogUid, ProducerIdsError,
-    RecordUnderReplicated, RegisterError, RegisterNode, Registered, Response, SetAttributes, SetAttributesError, Trim,
-    TrimError, UnderReplicatedError, UnknownLog,
+    Activate, Activated, AllocateProducerIds, BatchTooLong, Command, Cover, CoverError, CreateLog, CreateLogError,
+    CreatePartitions, CreatePartitionsError, Damaged, DamagedError, Decide, DecideError, Decided, DeleteLog,
+    InitCluster, LogCreated, LogUid, ProducerIdsError, RecordUnderReplicated, RegisterError, RegisterNode, Registered,
+    Response, SetAttributes, SetAttributesError, Trim, TrimError, UnderReplicatedError, UnknownLog,
 };
 
 /// A command and what it answers.
@@ -50,4 +50,6 @@ operation!(Activate, Activate, Result<Activated, BatchTooLong>);
 operation!(Decide, Decide, Result<Vec<Result<Decided, DecideError>>, BatchTooLong>);
 operation!(RecordUnderReplicated, UnderReplicated, Result<Vec<Result<(), UnderReplicatedError>>, BatchTooLong>);
 operation!(Trim, Trim, Result<Vec<Result<Lsn, TrimError>>, BatchTooLong>);
+operation!(Damaged, Damaged, Result<u64, DamagedError>);
+operation!(Cover, Cover, Result<Vec<Result<Epoch, CoverError>>, BatchTooLong>);
 operation!(AllocateProducerIds, AllocateProducerIds, Result<Range<i64>, ProducerIdsError>);

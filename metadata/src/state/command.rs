@@ -28,6 +28,8 @@ pub enum Command {
     UnderReplicated(RecordUnderReplicated),
     Trim(Trim),
     AllocateProducerIds(AllocateProducerIds),
+    Cover(Cover),
+    Damaged(Damaged),
 }
 
 /// Items in one batched command.
@@ -235,4 +237,24 @@ pub struct TrimItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateProducerIds {
     pub count: u32,
+}
+
+/// Says where producers are known from: what is before these epochs need not be read for that any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cover {
+    pub items: Vec<CoverItem>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CoverItem {
+    pub partition: PartitionUid,
+    /// A write quorum of its nodeset has a snapshot of what every epoch before it tells of producers, or there was nothing to tell.
+    pub epoch: Epoch,
+}
+
+/// A shard has found damage where its log was durable: it may lack anything that it was given before (trap C15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Damaged {
+    pub shard: ShardId,
+    pub incarnation: Incarnation,
 }

@@ -1,4 +1,4 @@
-//! Epochs of many partitions at once: activate, decide, trim, and the record of what lacks copies.
+//! Epochs of many partitions at once: activate, decide, trim, cover, and the record of what lacks copies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use super::State;
 use super::attributes::LogAttributes;
 use super::chosen::{ChosenNodesets, Pools};
 use super::command::{
-    Activate, BATCH_LEN_MAX, Decide, Decision, MissingCopies, RecordUnderReplicated, Trim, TrimItem,
+    Activate, BATCH_LEN_MAX, Cover, CoverItem, Decide, Decision, MissingCopies, RecordUnderReplicated, Trim, TrimItem,
     UnderReplicatedChange, UnderReplicatedItem,
 };
-use super::errors::{ActivateError, BatchTooLong, DecideError, PartitionError, TrimError, UnderReplicatedError};
+use super::errors::{
+    ActivateError, BatchTooLong, CoverError, DecideError, PartitionError, TrimError, UnderReplicatedError,
+};
 use super::partition::{EpochRow, Partition, Verdict};
 use super::response::{Activated, Activation, Decided, unknown};
 use super::tables::PackedTables;
@@ -77,7 +79,7 @@ impl State {
             activated_at: row.activated_at,
         };
         let epochs = rows.iter().map(entry).collect();
-        EpochTable { partition: uid, revision: self.revision, trim: partition.trim, epochs }
+        EpochTable { partition: uid, revision: self.revision, trim: partition.trim, covered: partition.covered, epochs }
     }
 
     /// What of a partition lacks copies.
@@ -191,9 +193,7 @@ impl State {
             }
         }
         let (decided, left) = self.change(uid).decide(at, End { last_esn, authoritative });
-        if let Some(row) = left {
-            self.release(&row);
-        }
+        left.iter().for_each(|row| self.release(row));
         let trim = self.partitions.get(&uid).expect("changed above").trim;
         self.change_under_replicated(uid, |ranges| {
             for &MissingCopies { shard, incarnation, from, to } in &decision.under_replicated {
@@ -294,5 +294,21 @@ impl State {
             self.change_under_replicated(uid, |ranges| ranges.trim(upto));
         }
         Ok(upto)
+    }
+
+    pub(super) fn cover(&mut self, command: &Cover) -> Result<Vec<Result<Epoch, CoverError>>, BatchTooLong> {
+        check_len(&command.items)?;
+        Ok(command.items.iter().map(|item| self.cover_one(*item)).collect())
+    }
+
+    fn cover_one(&mut self, item: CoverItem) -> Result<Epoch, CoverError> {
+        let CoverItem { partition: uid, epoch } = item;
+        let partition = self.known(uid)?;
+        if !partition.check_cover(uid, epoch)? {
+            return Ok(partition.covered);
+        }
+        let left = self.change(uid).cover(epoch);
+        left.iter().for_each(|row| self.release(row));
+        Ok(epoch)
     }
 }

@@ -162,6 +162,24 @@ pub enum TrimError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum DamagedError {
+    #[error("{shard} ({incarnation:?}) is not registered: another disk is in its place")]
+    NotRegistered { shard: ShardId, incarnation: Incarnation },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum CoverError {
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    #[error(
+        "{epoch} of partition {partition} was decided empty, or was never there: a later one has to store its producers"
+    )]
+    Gone { partition: PartitionUid, epoch: Epoch },
+    #[error("{predecessor} of partition {partition} is not decided: what it tells of producers cannot be known")]
+    PredecessorOpen { partition: PartitionUid, predecessor: Epoch },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum ProducerIdsError {
     #[error("1 to {max} producer ids can be had at once, not {0}", max = super::PRODUCER_IDS_MAX)]
     Count(u32),
@@ -256,5 +274,21 @@ impl TrimError {
             Self::Partition(error) => error.code(),
             Self::NotReleased { .. } => ErrorCode::Invalid,
         }
+    }
+}
+
+impl CoverError {
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Partition(error) => error.code(),
+            Self::Gone { .. } => ErrorCode::Stale,
+            Self::PredecessorOpen { .. } => ErrorCode::Unavailable,
+        }
+    }
+}
+
+impl DamagedError {
+    pub const fn code(&self) -> ErrorCode {
+        ErrorCode::Stale
     }
 }

@@ -53,13 +53,13 @@ pub use attributes::{AttributeError, LogAttributes};
 pub use changes::Changes;
 pub use codec::{CodecError, decode, encode};
 pub use command::{
-    Activate, AllocateProducerIds, BATCH_LEN_MAX, Command, CreateLog, CreatePartitions, Decide, Decision, DeleteLog,
-    InitCluster, MissingCopies, RecordUnderReplicated, RegisterNode, Roles, SetAttributes, ShardRegistration, Trim,
-    TrimItem, UnderReplicatedChange, UnderReplicatedItem,
+    Activate, AllocateProducerIds, BATCH_LEN_MAX, Command, Cover, CoverItem, CreateLog, CreatePartitions, Damaged,
+    Decide, Decision, DeleteLog, InitCluster, MissingCopies, RecordUnderReplicated, RegisterNode, Roles, SetAttributes,
+    ShardRegistration, Trim, TrimItem, UnderReplicatedChange, UnderReplicatedItem,
 };
 pub use errors::{
-    ActivateError, BatchTooLong, CreateLogError, CreatePartitionsError, DecideError, PartitionError, ProducerIdsError,
-    RegisterError, SetAttributesError, TrimError, UnderReplicatedError, UnknownLog,
+    ActivateError, BatchTooLong, CoverError, CreateLogError, CreatePartitionsError, DamagedError, DecideError,
+    PartitionError, ProducerIdsError, RegisterError, SetAttributesError, TrimError, UnderReplicatedError, UnknownLog,
 };
 pub use logs::{DeletedLog, LogInfo, LogUid, PARTITIONS_MAX, PARTITIONS_PER_LOG_MAX};
 pub use names::topic_of;
@@ -163,6 +163,8 @@ impl State {
             Command::UnderReplicated(command) => Response::UnderReplicated(self.record_under_replicated(&command)),
             Command::Trim(command) => Response::Trim(self.trim(&command)),
             Command::AllocateProducerIds(command) => Response::AllocateProducerIds(self.allocate(command.count)),
+            Command::Cover(command) => Response::Cover(self.cover(&command)),
+            Command::Damaged(command) => Response::Damaged(self.note_damage(command)),
         }
     }
 

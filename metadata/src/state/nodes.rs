@@ -10,8 +10,8 @@ use dlog_proto::{Incarnation, Location, Member, NodeId, ProcessId, ShardId};
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::command::{RegisterNode, Roles, ShardRegistration};
-use super::errors::RegisterError;
+use super::command::{Damaged, RegisterNode, Roles, ShardRegistration};
+use super::errors::{DamagedError, RegisterError};
 use super::response::{Registered, RegisteredShard};
 
 pub const SHARDS_PER_NODE_MAX: usize = 256;
@@ -45,6 +45,8 @@ pub struct ShardInfo {
     /// For epochs activated before this revision, what the shard lacks proves nothing if their log is write-cached
     /// (trap C2). 0 if it never lost anything.
     pub incomplete_before: u64,
+    /// For epochs activated before this revision, the shard may lack anything that it was given: its log was damaged (trap C15).
+    pub damaged_before: u64,
     /// Disks that were behind this shard before, with the revisions at which they were replaced: what old nodesets name
     /// by these incarnations is lost.
     pub lost: Vec<(Incarnation, u64)>,
@@ -96,8 +98,9 @@ impl State {
         let mut registered = Vec::with_capacity(command.shards.len());
         for registration in &command.shards {
             let shard = self.register_shard(shards.remove(&registration.index), registration, command.weight);
-            let &ShardInfo { incarnation, incomplete_before, .. } = &shard;
-            registered.push(RegisteredShard { index: registration.index, incarnation, incomplete_before });
+            let &ShardInfo { incarnation, incomplete_before, damaged_before, .. } = &shard;
+            let index = registration.index;
+            registered.push(RegisteredShard { index, incarnation, incomplete_before, damaged_before });
             shards.insert(registration.index, shard);
         }
         let RegisterNode { address, http, roles, location, process, cores, weight, .. } = command;
@@ -108,6 +111,20 @@ impl State {
         Ok(Registered { cluster, shards: registered })
     }
 
+    pub(super) fn note_damage(&mut self, command: Damaged) -> Result<u64, DamagedError> {
+        let (Damaged { shard, incarnation }, revision) = (command, self.revision);
+        let known = self.nodes.get(&shard.node).and_then(|info| info.shards.get(&shard.shard));
+        if known.is_none_or(|known| known.incarnation != incarnation) {
+            return Err(DamagedError::NotRegistered { shard, incarnation });
+        }
+        let info = Arc::make_mut(&mut self.nodes).get_mut(&shard.node).map(Arc::make_mut);
+        if let Some(known) = info.and_then(|info| info.shards.get_mut(&shard.shard)) {
+            known.damaged_before = revision;
+        }
+        self.touched.nodes.insert(shard.node);
+        Ok(revision)
+    }
+
     fn register_shard(&mut self, old: Option<ShardInfo>, asked: &ShardRegistration, weight: u16) -> ShardInfo {
         let revision = self.revision;
         let mut shard = old.unwrap_or_else(|| ShardInfo {
@@ -116,6 +133,7 @@ impl State {
             state: ShardState::Enabled,
             served: true,
             incomplete_before: 0,
+            damaged_before: 0,
             lost: Vec::new(),
         });
         (shard.weight, shard.served) = (weight, true);
@@ -129,7 +147,7 @@ impl State {
             self.counters.incarnation = Incarnation(next);
             shard.incarnation = self.counters.incarnation;
             // A fresh disk has lost nothing that it was ever given.
-            shard.incomplete_before = 0;
+            (shard.incomplete_before, shard.damaged_before) = (0, 0);
         } else if asked.unclean {
             shard.incomplete_before = revision;
         }

@@ -5,14 +5,21 @@
 //! INV-EPOCH-DECIDED-PREFIX: decided epochs come before undecided ones.
 //! INV-EPOCH-BASE: the base of an epoch is known if and only if every epoch before it is decided.
 //! INV-EPOCH-DENSE: the base of an epoch is the end offset of the one before it in the table.
-//! INV-EPOCH-GONE: an epoch below the newest that is not in the table was decided empty, or lies below the trim point.
+//! INV-EPOCH-GONE: an epoch below the newest that is not in the table was decided empty, or lies below both the trim point's epoch and the
+//! one that `covered` names.
+//! INV-EPOCH-COVERED: every epoch below `covered` is decided, and `covered` itself stands in the table.
+//!
+//! Why a trimmed epoch is kept until it is covered: until a stored snapshot tells of its producers, its batches do, which shards keep for
+//! that reason. Whoever reads them back has to know which shards, and where the epoch ended (trap C11). The covering epoch is kept,
+//! even if it has no records, because the snapshot lies on its nodeset. The trim point's own epoch is kept because shards may hold
+//! blocks beyond its end, and have to be told of it.
 
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::{End, Epoch, Esn, LogOffset, Lsn, NodeId, PartitionId, PartitionUid, ProcessId};
 use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
-use super::errors::{ActivateError, DecideError, TrimError};
+use super::errors::{ActivateError, CoverError, DecideError, TrimError};
 use super::logs::LogUid;
 use super::response::Decided;
 
@@ -26,6 +33,8 @@ pub struct Partition {
     pub index: PartitionId,
     /// Last LSN that may no longer be read.
     pub trim: Lsn,
+    /// See [`EpochTable::covered`](dlog_proto::EpochTable::covered).
+    pub covered: Epoch,
     pub(super) epochs: Vec<EpochRow>,
 }
 
@@ -60,7 +69,7 @@ pub(super) enum Verdict {
 
 impl Partition {
     pub(super) fn new(log: LogUid, index: PartitionId) -> Self {
-        Self { log, index, trim: Lsn::ZERO, epochs: Vec::new() }
+        Self { log, index, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs: Vec::new() }
     }
 
     /// The newest epoch, its sequencer and its process. `None` if there was none yet.
@@ -121,8 +130,7 @@ impl Partition {
             return Err(DecideError::Stale { partition, recoverer, newest });
         }
         let Some(at) = self.find(epoch) else {
-            // Gone: decided empty if it lies above the trim point, otherwise perhaps trimmed.
-            if last_esn == Esn::ZERO && epoch > self.trim.epoch() {
+            if last_esn == Esn::ZERO && self.keeps_records_of(epoch) {
                 let next = self.epochs.iter().find(|row| row.epoch > epoch);
                 return Ok(Verdict::Stands(Decided::empty(authoritative, next.and_then(|row| row.base_offset))));
             }
@@ -140,9 +148,8 @@ impl Partition {
         }
     }
 
-    /// Ends the row that [`Self::judge`] named: fixes the base of the next one. An epoch that ends empty or below the
-    /// trim point leaves the table and is handed back.
-    pub(super) fn decide(&mut self, at: usize, end: End) -> (Decided, Option<EpochRow>) {
+    /// Ends the row that [`Self::judge`] named: fixes the base of the next one. Rows that leave the table are handed back.
+    pub(super) fn decide(&mut self, at: usize, end: End) -> (Decided, Vec<EpochRow>) {
         assert!(at == self.first_undecided() && at + 1 < self.epochs.len(), "INV-EPOCH-DECIDED-PREFIX");
         let row = &mut self.epochs[at];
         row.end = Some(end);
@@ -150,8 +157,47 @@ impl Partition {
         let end_offset = row.end_offset();
         assert!(end_offset.is_some(), "INV-EPOCH-BASE");
         self.epochs[at + 1].base_offset = end_offset;
-        let leaves = end.last_esn == Esn::ZERO || Lsn::new(row.epoch, end.last_esn) <= self.trim;
-        (Decided { end, end_offset }, leaves.then(|| self.epochs.remove(at)))
+        (Decided { end, end_offset }, self.take_gone())
+    }
+
+    /// Whether an epoch stays in the table if it has records: then one that is not there has none.
+    fn keeps_records_of(&self, epoch: Epoch) -> bool {
+        epoch >= self.covered || epoch >= self.trim.epoch()
+    }
+
+    /// INV-EPOCH-GONE.
+    fn stays(&self, row: &EpochRow) -> bool {
+        match row.end {
+            None => true,
+            Some(End { last_esn: Esn::ZERO, .. }) => row.epoch == self.covered,
+            Some(end) if bug(Bug::TrimmedEpochsLeave) => Lsn::new(row.epoch, end.last_esn) > self.trim,
+            Some(_) => self.keeps_records_of(row.epoch),
+        }
+    }
+
+    fn take_gone(&mut self) -> Vec<EpochRow> {
+        let (stay, gone) = std::mem::take(&mut self.epochs).into_iter().partition(|row| self.stays(row));
+        self.epochs = stay;
+        gone
+    }
+
+    /// Whether a snapshot in `epoch` can cover what is before it. `false`: that is known, of this or a later one.
+    pub(super) fn check_cover(&self, partition: PartitionUid, epoch: Epoch) -> Result<bool, CoverError> {
+        if epoch <= self.covered {
+            return Ok(false);
+        }
+        let at = self.find(epoch).ok_or(CoverError::Gone { partition, epoch })?;
+        if at > self.first_undecided() {
+            let predecessor = self.epochs[self.first_undecided()].epoch;
+            return Err(CoverError::PredecessorOpen { partition, predecessor });
+        }
+        Ok(true)
+    }
+
+    /// What is before `epoch` is covered. Rows that leave the table are handed back.
+    pub(super) fn cover(&mut self, epoch: Epoch) -> Vec<EpochRow> {
+        self.covered = epoch;
+        self.take_gone()
     }
 
     /// Whether records up to `upto` can have been released.
@@ -163,12 +209,10 @@ impl Partition {
         Ok(())
     }
 
-    /// Moves the trim point, never back. Epochs wholly below it leave the table and are handed back.
+    /// Moves the trim point, never back. Rows that leave the table are handed back.
     pub(super) fn trim(&mut self, upto: Lsn) -> Vec<EpochRow> {
         self.trim = self.trim.max(upto);
-        let is_below = |row: &EpochRow| row.end.is_some_and(|end| Lsn::new(row.epoch, end.last_esn) <= self.trim);
-        let below = self.epochs.iter().take_while(|row| is_below(row)).count();
-        self.epochs.drain(..below).collect()
+        self.take_gone()
     }
 
     /// What must hold; `Err` names what does not.
@@ -182,10 +226,9 @@ impl Partition {
         ensure(self.epochs.iter().enumerate().all(based), "INV-EPOCH-BASE")?;
         let decided = self.epochs.windows(2).take(first_undecided);
         ensure(decided.into_iter().all(|pair| pair[0].end_offset() == pair[1].base_offset), "INV-EPOCH-DENSE")?;
-        let kept = |row: &EpochRow| {
-            row.end.is_none_or(|end| Lsn::new(row.epoch, end.last_esn) > self.trim && end.last_esn > Esn::ZERO)
-        };
-        ensure(self.epochs.iter().all(kept), "INV-EPOCH-GONE")
+        ensure(self.epochs.iter().all(|row| self.stays(row)), "INV-EPOCH-GONE")?;
+        let covered = self.covered == Epoch::ZERO || self.find(self.covered).is_some_and(|at| at <= first_undecided);
+        ensure(covered || bug(Bug::TrimmedEpochsLeave), "INV-EPOCH-COVERED")
     }
 }
 
@@ -233,6 +276,17 @@ mod tests {
         Ok(decided.end_offset.map(|offset| offset.0))
     }
 
+    fn cover(partition: &mut Partition, epoch: u32) -> Result<usize, CoverError> {
+        let is_news = partition.check_cover(UID, Epoch(epoch))?;
+        let left = if is_news { partition.cover(Epoch(epoch)).len() } else { 0 };
+        partition.check().unwrap();
+        Ok(left)
+    }
+
+    fn kept(partition: &Partition) -> Vec<u32> {
+        partition.epochs.iter().map(|row| row.epoch.0).collect()
+    }
+
     fn lsn(text: &str) -> Lsn {
         text.parse().unwrap()
     }
@@ -262,7 +316,9 @@ mod tests {
         let already = |epoch, end| Err(DecideError::AlreadyDecided { partition: UID, epoch: Epoch(epoch), end });
         assert_eq!(decide(&mut partition, 1, 9, 3), already(1, end));
         assert_eq!(decide(&mut partition, 2, 1, 3), already(2, None));
-        partition.trim(lsn("e1n10"));
+        partition.trim(lsn("e3n1"));
+        assert_eq!(decide(&mut partition, 1, 0, 3), already(1, end), "trimmed, and not covered");
+        cover(&mut partition, 3).unwrap();
         assert_eq!(decide(&mut partition, 1, 10, 3), already(1, None), "nobody knows any more");
         assert_eq!(decide(&mut partition, 1, 0, 3), already(1, None));
     }
@@ -281,20 +337,40 @@ mod tests {
     }
 
     #[test]
-    fn trimming_drops_whole_epochs_and_keeps_bases() {
+    fn a_trimmed_epoch_stays_until_it_is_covered_and_bases_are_kept() {
         let mut partition = partition(4);
         decide(&mut partition, 1, 10, 4).unwrap();
+        assert_eq!(cover(&mut partition, 2), Ok(0), "nothing is trimmed");
         decide(&mut partition, 2, 10, 4).unwrap();
         assert!(partition.check_trim(UID, lsn("e4n1")).is_err(), "epoch 3 is open");
         assert_eq!(partition.trim(lsn("e2n4")).len(), 1);
         assert_eq!(partition.trim(lsn("e1n2")).len(), 0);
         assert_eq!((partition.trim, partition.epochs[0].base_offset), (lsn("e2n4"), Some(LogOffset(10))));
         assert!(partition.check_trim(UID, lsn("e3n7")).is_ok());
-        assert_eq!(partition.trim(lsn("e3n7")).len(), 1);
-        assert_eq!(decide(&mut partition, 3, 7, 4), Ok(Some(27)), "decided at the trim point: leaves at once");
-        assert_eq!((partition.epochs.len(), partition.epochs[0].base_offset), (1, Some(LogOffset(27))));
-        partition.check().unwrap();
+        assert_eq!(partition.trim(lsn("e3n7")).len(), 0);
+        assert_eq!(decide(&mut partition, 3, 7, 4), Ok(Some(27)), "decided at the trim point");
+        assert_eq!(kept(&partition), [2, 3, 4], "only a snapshot of epoch 2 is known");
+        assert_eq!(cover(&mut partition, 4), Ok(1));
+        assert_eq!((kept(&partition), partition.epochs[1].base_offset), (vec![3, 4], Some(LogOffset(27))));
+        assert_eq!((cover(&mut partition, 4), cover(&mut partition, 2)), (Ok(0), Ok(0)), "again, and from the past");
+        assert_eq!(partition.covered, Epoch(4));
         assert!(Partition::new(LogUid(1), PartitionId(0)).check_trim(UID, lsn("e1n1")).is_err(), "never activated");
+    }
+
+    #[test]
+    fn the_covering_epoch_stays_even_if_it_is_empty() {
+        let mut partition = partition(5);
+        decide(&mut partition, 1, 10, 5).unwrap();
+        let open = Err(CoverError::PredecessorOpen { partition: UID, predecessor: Epoch(2) });
+        assert_eq!(cover(&mut partition, 3), open, "it cannot have read what epoch 2 holds");
+        cover(&mut partition, 2).unwrap();
+        for epoch in [2, 3] {
+            decide(&mut partition, epoch, 0, 5).unwrap();
+        }
+        assert_eq!(kept(&partition), [1, 2, 4, 5], "epoch 2 has the snapshot, epoch 3 nothing");
+        assert_eq!(cover(&mut partition, 3), Err(CoverError::Gone { partition: UID, epoch: Epoch(3) }));
+        assert_eq!(cover(&mut partition, 4), Ok(1));
+        assert_eq!(kept(&partition), [1, 4, 5]);
     }
 
     #[test]

@@ -52,13 +52,16 @@ fn commands() -> impl Strategy<Value = Command> {
             let items = vec![UnderReplicatedItem { partition, epoch, shard, incarnation, change }];
             Command::UnderReplicated(RecordUnderReplicated { items })
         });
+    let cover = (partition.clone(), 1u32..6).prop_map(|(uid, epoch)| {
+        Command::Cover(Cover { items: vec![CoverItem { partition: PartitionUid(uid), epoch: Epoch(epoch) }] })
+    });
     let trim = (partition, 0u32..6, 0u32..20).prop_map(|(uid, epoch, esn)| {
         let upto = Lsn::new(Epoch(epoch), Esn(esn));
         Command::Trim(Trim { items: vec![TrimItem { partition: PartitionUid(uid), upto }] })
     });
     prop_oneof![
         2 => register, 3 => create, 1 => delete, 1 => more, 1 => set,
-        8 => activate, 8 => decide, 3 => record, 3 => trim
+        8 => activate, 8 => decide, 3 => record, 3 => trim, 3 => cover
     ]
 }
 

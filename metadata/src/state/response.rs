@@ -6,8 +6,8 @@ use dlog_proto::{ClusterId, End, Epoch, Esn, Incarnation, LogOffset, Lsn, Partit
 use serde::{Deserialize, Serialize};
 
 use super::errors::{
-    ActivateError, BatchTooLong, CreateLogError, CreatePartitionsError, DecideError, PartitionError, ProducerIdsError,
-    RegisterError, SetAttributesError, TrimError, UnderReplicatedError, UnknownLog,
+    ActivateError, BatchTooLong, CoverError, CreateLogError, CreatePartitionsError, DamagedError, DecideError,
+    PartitionError, ProducerIdsError, RegisterError, SetAttributesError, TrimError, UnderReplicatedError, UnknownLog,
 };
 use super::logs::LogUid;
 use super::tables::PackedTables;
@@ -29,6 +29,10 @@ pub enum Response {
     UnderReplicated(Result<Vec<Result<(), UnderReplicatedError>>, BatchTooLong>),
     Trim(Result<Vec<Result<Lsn, TrimError>>, BatchTooLong>),
     AllocateProducerIds(Result<Range<i64>, ProducerIdsError>),
+    /// The epoch that covers what is before it, of each.
+    Cover(Result<Vec<Result<Epoch, CoverError>>, BatchTooLong>),
+    /// For epochs activated before this revision, what the shard lacks proves nothing.
+    Damaged(Result<u64, DamagedError>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ pub struct RegisteredShard {
     pub incarnation: Incarnation,
     /// For epochs activated before this revision, the shard may have lost blocks (trap C2). 0 if it never did.
     pub incomplete_before: u64,
+    /// The same, of anything that was durable (trap C15).
+    pub damaged_before: u64,
 }
 
 /// Partitions that were made; their uids follow each other.
@@ -119,6 +125,7 @@ impl Response {
             Self::Decide(Ok(results)) => results.len(),
             Self::UnderReplicated(Ok(results)) => results.len(),
             Self::Trim(Ok(results)) => results.len(),
+            Self::Cover(Ok(results)) => results.len(),
             _ => 0,
         };
         1 + items as u64

@@ -24,6 +24,7 @@ struct PackedTable {
     partition: PartitionUid,
     revision: u64,
     trim: Lsn,
+    covered: Epoch,
     epochs: Vec<PackedEntry>,
 }
 
@@ -75,6 +76,7 @@ impl Packed {
             partition: table.partition,
             revision: table.revision,
             trim: table.trim,
+            covered: table.covered,
             epochs: table.epochs.iter().map(&mut pack).collect(),
         });
         let tables = tables.collect();
@@ -95,10 +97,10 @@ impl Packed {
             })
         };
         let table = |packed: PackedTable| {
-            let PackedTable { partition, revision, trim, epochs } = packed;
+            let PackedTable { partition, revision, trim, covered, epochs } = packed;
             let epochs: Vec<_> = epochs.into_iter().map(entry).collect::<Option<_>>()?;
             let ascend = epochs.windows(2).all(|pair| pair[0].epoch < pair[1].epoch);
-            ascend.then_some(EpochTable { partition, revision, trim, epochs })
+            ascend.then_some(EpochTable { partition, revision, trim, covered, epochs })
         };
         self.tables.into_iter().map(table).collect()
     }

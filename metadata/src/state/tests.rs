@@ -77,6 +77,14 @@ impl Machine {
         }
     }
 
+    fn cover(&mut self, partition: u64, epoch: u32) -> Result<Epoch, CoverError> {
+        let items = vec![CoverItem { partition: PartitionUid(partition), epoch: Epoch(epoch) }];
+        match self.apply(Command::Cover(Cover { items })) {
+            Response::Cover(result) => result.unwrap().remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn record(&mut self, item: UnderReplicatedItem) -> Result<(), UnderReplicatedError> {
         match self.apply(Command::UnderReplicated(RecordUnderReplicated { items: vec![item] })) {
             Response::UnderReplicated(result) => result.unwrap().remove(0),
@@ -350,7 +358,30 @@ fn decisions_close_epochs_and_say_what_lacks_copies() {
     assert_eq!(machine.state.under_replicated(PartitionUid(1)).unwrap().iter().count(), 1);
     machine.trim(1, "e1n10").unwrap();
     assert!(machine.state.under_replicated(PartitionUid(1)).is_none());
-    assert_eq!((machine.table(1).epochs.len(), machine.table(1).trim), (1, "e1n10".parse().unwrap()));
+    assert_eq!((machine.table(1).epochs.len(), machine.table(1).trim), (2, "e1n10".parse().unwrap()));
+    machine.trim(1, "e2n1").unwrap();
+    assert_eq!(machine.table(1).epochs.len(), 2, "what epoch 1 tells of producers is not known from anywhere else");
+    let nodesets = machine.state.nodesets.len();
+    assert_eq!(machine.cover(1, 2), Ok(Epoch(2)));
+    assert_eq!((machine.table(1).epochs.len(), machine.table(1).covered), (1, Epoch(2)));
+    assert!(machine.state.nodesets.len() <= nodesets);
+    assert_eq!(machine.cover(1, 1), Ok(Epoch(2)), "from the past");
+    assert!(matches!(machine.cover(1, 3), Err(CoverError::Gone { .. })));
+    assert!(matches!(machine.cover(9, 1), Err(CoverError::Partition(_))));
+}
+
+#[test]
+fn a_damaged_shard_is_noted_until_its_disk_is_another() {
+    let mut machine = Machine::cluster(1);
+    let damaged = |incarnation| Command::Damaged(Damaged { shard: ShardId::new(1, 0), incarnation });
+    let Response::Damaged(Ok(before)) = machine.apply(damaged(Incarnation(1))) else { panic!() };
+    assert_eq!(before, machine.state.revision());
+    let registered = machine.register(1, 2, &[Some(1)]).unwrap();
+    assert_eq!(registered.shards[0].damaged_before, before, "a start forgets nothing");
+    assert_eq!(machine.register(1, 3, &[None]).unwrap().shards[0].damaged_before, 0, "a new disk lacks nothing");
+    let stranger =
+        Response::Damaged(Err(DamagedError::NotRegistered { shard: ShardId::new(1, 0), incarnation: Incarnation(1) }));
+    assert_eq!(machine.apply(damaged(Incarnation(1))), stranger, "the disk before tells late");
 }
 
 #[test]

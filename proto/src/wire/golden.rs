@@ -107,8 +107,8 @@ fn sealing() {
     let sealed = |result| SealedPartition { partition, epoch, result };
     let partitions = vec![sealed(Ok(state)), sealed(Err(SealRefusal::Sealed(Epoch(5))))];
     check(
-        &Sealed { shard, incarnation, incomplete_before: 6, partitions },
-        "000001002a00000003000000cdab0000640000000300000001000000e4ffffff0100000003000000290000002800000001030000002c00000000caffffff01000000221100000000000004000000000700000000000000cdffffff01000000012a00000003000000221100000000000004000000010005000000000000000000000000000000000000000000000002000100090000000600000000000000a4ffffff02000000",
+        &Sealed { shard, incarnation, lost: LostBefore { cached: 6, durable: 7 }, partitions },
+        "000001002a00000003000000cdab0000640000000300000001000000e4ffffff0100000003000000290000002800000001030000002c00000000caffffff01000000221100000000000004000000000700000000000000cdffffff01000000012a0000000300000022110000000000000400000001000500000000000000000000000000000000000000000000000200010009000000060000000000000007000000000000009cffffff02000000",
     );
     let target = FetchTarget::Records { epoch: Epoch(3), first_esn: Esn(42) };
     check(&FetchBlock { shard, incarnation, partition, target }, "0200010009000000221100000000000000030000002a000000");
@@ -120,8 +120,12 @@ fn sealing() {
         &ReadProducers { shard, incarnation, partition, epoch, after: LSN, ends: vec![end] },
         "030000002c0000000002000100090000002211000000000000040000002a00000003000000dbffffff01000000",
     );
-    let read = ProducersRead { shard, incarnation, partition, epoch, incomplete_before: 6, ok: true };
-    check(&read, "0200010009000000221100000000000004000000060000000000000001");
+    let (lost, snapshot) = (LostBefore { cached: 6, durable: 7 }, Some(LSN));
+    let read = ProducersRead { shard, incarnation, partition, epoch, after: LSN, lost, snapshot, ok: true };
+    check(
+        &read,
+        "02000100090000002211000000000000040000002a0000000300000006000000000000000700000000000000012a0000000300000001",
+    );
 }
 
 #[test]
@@ -132,8 +136,9 @@ fn reading() {
         &StartRead { shard, incarnation, partition, version, from: LSN, until: Lsn::MAX, mode },
         "0200010002000100090000002211000000000000020000002a00000003000000ffffffffffffffff01d7ffffff01000000",
     );
-    let started = ReadStarted { shard, version, status: ReadStatus::Disabled, released: LSN, trim: Lsn(1) };
-    check(&started, "0200010002000000022a000000030000000100000000000000");
+    let lost = LostBefore { cached: 6, durable: 7 };
+    let started = ReadStarted { shard, version, status: ReadStatus::Disabled, released: LSN, trim: Lsn(1), lost };
+    check(&started, "0200010002000000022a00000003000000010000000000000006000000000000000700000000000000");
     check(
         &ReadBlock { version, placement: placement(), released: LSN },
         "0000010001000200020000000300000001000000ecffffff0200000029000000280000002a00000003000000",

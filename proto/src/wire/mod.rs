@@ -22,7 +22,7 @@ pub use read::{
     ReadStarted, ReadStatus, StartRead, Tail, TimeFound,
 };
 pub use seal::{
-    BlockSummary, FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers, Seal, SealPartition,
+    BlockSummary, FetchBlock, FetchTarget, FetchedBlock, LostBefore, ProducersRead, ReadProducers, Seal, SealPartition,
     SealRefusal, Sealed, SealedEpoch, SealedPartition, SealedState,
 };
 pub use store::{

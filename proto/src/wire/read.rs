@@ -3,6 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::message::{Validate, message};
+use super::seal::LostBefore;
 use super::store::WirePlacement;
 use crate::ids::{Incarnation, PartitionUid, ShardId};
 use crate::lsn::{LogOffset, Lsn};
@@ -39,6 +40,8 @@ pub struct ReadStarted {
     pub status: ReadStatus,
     pub released: Lsn,
     pub trim: Lsn,
+    /// What the shard lacks proves nothing where this [concerns](LostBefore::is_damaged_for) the epoch.
+    pub lost: LostBefore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Archive, Serialize, Deserialize, thiserror::Error)]
@@ -143,7 +146,7 @@ message!(Tail, 1);
 impl Validate for StartRead {}
 message!(StartRead, 1);
 impl Validate for ReadStarted {}
-message!(ReadStarted, 1);
+message!(ReadStarted, 2);
 
 impl Validate for ReadBlock {
     fn validate(&self) -> Result<(), &'static str> {

@@ -5,8 +5,11 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::message::{Validate, message};
 use super::store::EpochEnd;
 use crate::block::PlacementVersion;
+use crate::bugs::{Bug, bug};
+use crate::epoch_table::EpochEntry;
 use crate::ids::{Incarnation, PartitionUid, ShardId};
 use crate::lsn::{Epoch, Esn, Lsn};
+use crate::replication::Durability;
 
 /// Refuse every store and amend of epochs below those named here, durably, and say what you have of the earlier ones.
 /// One request for all partitions of a shard.
@@ -31,10 +34,30 @@ pub struct SealPartition {
 pub struct Sealed {
     pub shard: ShardId,
     pub incarnation: Incarnation,
-    /// Metadata revision below which this shard lost unflushed blocks to a machine crash: for epochs activated before it, what
-    /// the shard lacks proves nothing if their log is write-cached (trap C2). 0 if it never did.
-    pub incomplete_before: u64,
+    pub lost: LostBefore,
     pub partitions: Vec<SealedPartition>,
+}
+
+/// What a shard has lost, as metadata revisions: for epochs activated before them, what it lacks proves nothing. 0: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Archive, Serialize, Deserialize)]
+pub struct LostBefore {
+    /// Blocks that were only cached, to a machine crash: concerns logs that are write-cached (trap C2).
+    pub cached: u64,
+    /// What was durable, to damage: concerns all (trap C15).
+    pub durable: u64,
+}
+
+impl LostBefore {
+    /// Whether the shard may lack something of this epoch that it was given.
+    pub fn concerns(&self, entry: &EpochEntry) -> bool {
+        let is_cached = entry.replication.durability == Durability::WriteCache;
+        (is_cached && entry.activated_at < self.cached && !bug(Bug::IncompleteCounts)) || self.is_damaged_for(entry)
+    }
+
+    /// Whether it may lack something of this epoch that was durable.
+    pub fn is_damaged_for(&self, entry: &EpochEntry) -> bool {
+        entry.activated_at < self.durable && !bug(Bug::DamageCounts)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -124,7 +147,7 @@ pub struct ReadProducers {
     pub partition: PartitionUid,
     /// Of the asker.
     pub epoch: Epoch,
-    /// Position of the snapshot that is known already.
+    /// Position of the snapshot that is known already; [`Lsn::MAX`] to be told only which one you have.
     pub after: Lsn,
     /// Of every epoch from that of `after`, ascending: nothing beyond them counts.
     pub ends: Vec<EpochEnd>,
@@ -138,8 +161,12 @@ pub struct ProducersRead {
     pub partition: PartitionUid,
     /// Of the asker.
     pub epoch: Epoch,
-    /// As in [`Sealed`].
-    pub incomplete_before: u64,
+    /// As it was asked.
+    pub after: Lsn,
+    pub lost: LostBefore,
+    /// Position of the newest producer snapshot that the shard has.
+    pub snapshot: Option<Lsn>,
+    /// Whether the disk is the one that was asked, and could be read.
     pub ok: bool,
 }
 
@@ -155,7 +182,7 @@ impl Validate for Seal {
 message!(Seal, 1);
 
 impl Validate for Sealed {}
-message!(Sealed, 1);
+message!(Sealed, 2);
 impl Validate for FetchBlock {}
 message!(FetchBlock, 1);
 impl Validate for FetchedBlock {}
@@ -163,4 +190,4 @@ message!(FetchedBlock, 1);
 impl Validate for ReadProducers {}
 message!(ReadProducers, 1);
 impl Validate for ProducersRead {}
-message!(ProducersRead, 1);
+message!(ProducersRead, 2);

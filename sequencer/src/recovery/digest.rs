@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use dlog_proto::block::{Copyset, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::wire::{BlockSummary, EpochEnd, SealedEpoch};
-use dlog_proto::{Authority, Durability, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
+use dlog_proto::wire::{BlockSummary, EpochEnd, LostBefore, SealedEpoch};
+use dlog_proto::{Authority, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
 
 /// A copy of a block, as a shard reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,21 +64,11 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds a member's answer. `incomplete_before` as in [`Sealed`](dlog_proto::wire::Sealed). The blocks of one that was lost since are
-    /// gone; the rest of what it told is still true.
-    pub(crate) fn add(
-        &mut self,
-        entry: &EpochEntry,
-        member: usize,
-        incomplete_before: u64,
-        trim: Lsn,
-        answer: &SealedEpoch,
-    ) {
+    /// Adds a member's answer. The blocks of one whose disk was lost since are gone; the rest of what it told is still true.
+    pub(crate) fn add(&mut self, entry: &EpochEntry, member: usize, lost: LostBefore, trim: Lsn, answer: &SealedEpoch) {
         self.answered.insert(member);
-        // Trap C2: a shard that lost its write cache lacks what it may have held when the epoch was already going on.
-        let incomplete =
-            entry.replication.durability == Durability::WriteCache && entry.activated_at < incomplete_before;
-        if incomplete && !bug(Bug::IncompleteCounts) {
+        // Traps C2, C15: it may lack what it held when the epoch was already going on.
+        if lost.concerns(entry) {
             self.statuses.under_replicated.insert(member);
         }
         self.acked = self.acked.max(answer.acked);
@@ -169,9 +159,15 @@ impl Digest {
 mod tests {
     use std::sync::Arc;
 
-    use dlog_proto::{Epoch, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication};
+    use dlog_proto::{
+        Durability, Epoch, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication,
+    };
 
     use super::*;
+
+    fn lost(cached: u64) -> LostBefore {
+        LostBefore { cached, durable: 0 }
+    }
 
     fn entry(nodes: u16, r: u8, w: u8, durability: Durability) -> EpochEntry {
         let member = |node| Member {
@@ -221,9 +217,9 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let all = [1, 2, 3];
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
+        digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &all), block(7, &all)]));
         assert_eq!(digest.authority(quorum), Authority::None);
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
+        digest.add(&entry, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[block(3, &all)]));
         let authority = digest.authority(quorum);
         assert_eq!(authority, Authority::Incomplete);
         assert_eq!(digest.end(authority), Esn(4), "5 is held by nobody, so 7 was never acknowledged");
@@ -237,7 +233,7 @@ mod tests {
         for (acked, settled, trim) in [(4, 0, 0), (0, 4, 0), (0, 0, 4)] {
             let mut digest = Digest::default();
             let trim = Lsn::new(Epoch(1), Esn(trim));
-            digest.add(&entry, 0, 0, trim, &answer(acked, settled, &[block(5, &[1])]));
+            digest.add(&entry, 0, lost(0), trim, &answer(acked, settled, &[block(5, &[1])]));
             assert_eq!(digest.end(Authority::Incomplete), Esn(6));
         }
     }
@@ -246,7 +242,7 @@ mod tests {
     fn a_trim_point_inside_a_block_does_not_end_the_run() {
         let entry = entry(1, 1, 1, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
+        digest.add(&entry, 0, lost(0), Lsn::new(Epoch(1), Esn(3)), &answer(0, 0, &[block(3, &[1]), block(5, &[1])]));
         assert_eq!(digest.end(Authority::Incomplete), Esn(6));
     }
 
@@ -255,16 +251,16 @@ mod tests {
         let cached = entry(3, 3, 2, Durability::WriteCache);
         let quorum = Quorum::new(&cached.nodeset, &cached.replication);
         let mut digest = Digest::default();
-        digest.add(&cached, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        digest.add(&cached, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&cached, 0, lost(11), Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&cached, 2, lost(0), Lsn::ZERO, &answer(0, 0, &[]));
         assert_eq!(digest.authority(quorum), Authority::None, "member 1 may have what member 0 lost");
-        digest.add(&cached, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        digest.add(&cached, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         assert_eq!(digest.end(digest.authority(quorum)), Esn(2));
 
         let synced = entry(3, 3, 2, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&synced, 0, 11, Lsn::ZERO, &answer(0, 0, &[]));
-        digest.add(&synced, 2, 0, Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&synced, 0, lost(11), Lsn::ZERO, &answer(0, 0, &[]));
+        digest.add(&synced, 2, lost(0), Lsn::ZERO, &answer(0, 0, &[]));
         assert!(digest.authority(quorum).is_authoritative(), "what was acknowledged was synced");
     }
 
@@ -274,7 +270,7 @@ mod tests {
         let quorum = Quorum::new(&entry.nodeset, &entry.replication);
         let mut digest = Digest::default();
         let end = EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true };
-        digest.add(&entry, 0, 0, Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
+        digest.add(&entry, 0, lost(0), Lsn::ZERO, &SealedEpoch { known_end: Some(end), ..answer(0, 0, &[]) });
         assert_eq!((digest.authority(quorum), digest.end(Authority::Complete)), (Authority::Complete, Esn(9)));
     }
 
@@ -282,8 +278,8 @@ mod tests {
     fn whole_copysets_need_no_repair() {
         let entry = entry(3, 2, 2, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+        digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
+        digest.add(&entry, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
         let whole: Vec<_> = digest.unsettled(Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
         assert_eq!(whole, [Some(MemberSet::first(2)), None]);
     }
@@ -292,8 +288,8 @@ mod tests {
     fn different_blocks_at_one_place_are_noticed() {
         let entry = entry(2, 2, 1, Durability::Sync);
         let mut digest = Digest::default();
-        digest.add(&entry, 0, 0, Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
-        digest.add(&entry, 1, 0, Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
+        digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1])]));
+        digest.add(&entry, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[BlockSummary { crc: 99, ..block(1, &[2]) }]));
         assert_eq!(digest.conflict(), Some(Esn(1)));
     }
 }

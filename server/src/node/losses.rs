@@ -1,51 +1,71 @@
 //! Telling the cluster what this node's disks have lost.
 //!
-//! A start or the scrubber finds parts of a shard's log damaged and notes them. The records that lay there go on record in
-//! the metadata tier as lacking this shard's copy; only then are the losses forgotten here. A node that dies on the way finds
-//! them noted and tells again, which changes nothing there.
+//! A start or the scrubber finds parts of a shard's log damaged and notes them. Then, in this order:
 //!
-//! Records of an undecided epoch wait until it is decided. Until then the loss stays noted, and a start with a noted loss
-//! makes the shard incomplete for such epochs (see [`ShardDir::registration`](super::shards::ShardDir::registration)): its word
-//! that it lacks a record proves nothing.
+//! 1. The shard takes nothing and answers no seal any more; it goes on being read. A start with a noted loss begins like this.
+//! 2. The metadata tier notes that the shard is damaged: for epochs activated before, its word that it lacks a record proves
+//!    nothing, and it does not count towards an f-majority (trap C15).
+//! 3. What lay there may have been seals. As of the revision of that note, the newest epoch of every partition is known, and the
+//!    shard seals each there, durably, before it takes anything of it: no older epoch's sequencer that still runs finds it open.
+//! 4. The records that lay there go on record as lacking this shard's copy; only then are the losses forgotten here.
+//!
+//! Each step may be done twice. A node that dies on the way finds the losses noted and begins again; that the shard is damaged is then noted
+//! as of a later revision, which costs nothing but that more epochs are recovered without its word.
+//!
+//! Records of an undecided epoch wait until it is decided, and the loss stays noted as long: until then nothing says which of them lack a
+//! copy, only that the shard is damaged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_metadata::Metadata;
-use dlog_metadata::state::{RecordUnderReplicated, UnderReplicatedChange, UnderReplicatedError, UnderReplicatedItem};
+use dlog_metadata::state::{
+    Damaged, Partition, RecordUnderReplicated, UnderReplicatedChange, UnderReplicatedError, UnderReplicatedItem,
+};
 use dlog_proto::clock::every;
-use dlog_proto::{ShardId, ShardRef};
+use dlog_proto::{PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::Loss;
 use dlog_storage_node::commit::Committer;
 use dlog_storage_node::read::{LostRange, ReadError};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::control::ShardReaders;
+use super::core::{Cores, Input, SealAnew};
 use super::proposer::Requests;
 
 /// How often it is looked for losses.
 const EVERY: Duration = Duration::from_secs(10);
 /// How long those wait that could not be told of yet: to find out what they held, the whole index is gone through.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
+/// How long sealing anew may take before it is begun again.
+const SEALING_MAX: Duration = Duration::from_secs(60);
 /// Losses for which the index is gone through once.
 const LOSSES_AT_ONCE: usize = 64;
 /// Ranges that are told of in one command.
 const ITEMS_AT_ONCE: usize = 512;
 
 pub(crate) struct LossReporter {
-    pub(crate) metadata: Metadata,
-    pub(crate) shards: Arc<ShardReaders>,
-    pub(crate) requests: Arc<Requests>,
+    metadata: Metadata,
+    shards: Arc<ShardReaders>,
+    cores: Cores,
+    requests: Arc<Requests>,
+    /// Losses after which the shard was sealed anew by this process.
+    sealed_after: BTreeMap<ShardId, Vec<Loss>>,
 }
 
 /// Losses that could not be told of, and since when.
 type Waiting = BTreeMap<ShardId, (Vec<Loss>, Instant)>;
 
 impl LossReporter {
+    pub(crate) fn new(metadata: Metadata, shards: Arc<ShardReaders>, cores: Cores, requests: Arc<Requests>) -> Self {
+        Self { metadata, shards, cores, requests, sealed_after: BTreeMap::new() }
+    }
+
     /// For ever.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut waiting = Waiting::new();
         let mut ticks = every(EVERY);
         loop {
@@ -56,8 +76,16 @@ impl LossReporter {
         }
     }
 
-    async fn look_after(&self, shard: ShardRef, committer: &Committer, waiting: &mut Waiting) {
+    async fn look_after(&mut self, shard: ShardRef, committer: &Committer, waiting: &mut Waiting) {
         let Ok(Some(losses)) = look(committer.clone(), |committer| committer.reader().losses()).await else { return };
+        let sealed_after = self.sealed_after.entry(shard.shard).or_default();
+        sealed_after.retain(|loss| losses.contains(loss));
+        if losses.iter().any(|loss| !sealed_after.contains(loss)) {
+            if !self.seal_anew(shard).await {
+                return;
+            }
+            self.sealed_after.insert(shard.shard, losses.clone());
+        }
         let (known, since) = waiting.remove(&shard.shard).unwrap_or_else(|| (Vec::new(), Instant::now()));
         let mut later = known;
         if since.elapsed() >= AGAIN {
@@ -80,6 +108,39 @@ impl LossReporter {
         if !later.is_empty() {
             waiting.insert(shard.shard, (later, since));
         }
+    }
+
+    /// Steps 1 to 3. Whether they are done.
+    async fn seal_anew(&self, damaged: ShardRef) -> bool {
+        let ShardRef { shard, incarnation } = damaged;
+        let core = self.cores.of_shard(shard);
+        core.tell(Input::ShardDamaged(shard));
+        let (revision, damaged_before) = match self
+            .requests
+            .carry_out(&self.metadata, Damaged { shard, incarnation })
+            .await
+        {
+            Ok((revision, Ok(damaged_before))) => (revision, damaged_before),
+            Ok((_, Err(error))) => {
+                tracing::error!(%shard, %error, "the shard is damaged and takes nothing any more");
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(%shard, %error, "the shard is damaged and takes nothing until the metadata tier knows");
+                return false;
+            }
+        };
+        let Ok(view) = self.metadata.wait_applied(revision).await else { return false };
+        let newest = |(uid, partition): (PartitionUid, &Arc<Partition>)| Some((uid, partition.newest()?.0));
+        let (done, sealed) = oneshot::channel();
+        let newest = view.partitions().filter_map(newest).collect();
+        core.tell(Input::SealAnew(SealAnew { shard, newest, damaged_before, done }));
+        let sealed = timeout(SEALING_MAX, sealed).await.is_ok_and(|sealed| sealed.is_ok());
+        match sealed {
+            true => tracing::warn!(%shard, "the shard is damaged: every partition is sealed anew"),
+            false => tracing::error!(%shard, "some partitions of the damaged shard cannot be sealed anew; tried again"),
+        }
+        sealed
     }
 
     /// Whether all that was lost is on record now, for each of them. Nothing if the shard cannot be read.

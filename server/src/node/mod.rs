@@ -37,7 +37,7 @@ use dlog_metadata::Metadata;
 use dlog_proto::transport::{
     ConnectionClass, ConnectorConfig, ListenError, QuicConnector, QuicListener, TlsError, close_code,
 };
-use dlog_proto::wire::AliveNode;
+use dlog_proto::wire::{AliveNode, LostBefore};
 use dlog_proto::{NodeId, ProcessId, ShardId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -301,10 +301,10 @@ impl Parts {
         }
     }
 
-    fn serve_shards(&self, open: Vec<(ShardDir, u64)>) {
-        for (dir, incomplete_before) in open {
+    fn serve_shards(&self, open: Vec<(ShardDir, LostBefore)>) {
+        for (dir, lost) in open {
             let core = self.cores.of_shard(dir.shard);
-            if let Some(shard) = dir.start(&self.config, incomplete_before, core) {
+            if let Some(shard) = dir.start(&self.config, lost, core) {
                 self.shards.insert(shard.shard_ref(), shard.committer.clone());
                 core.tell(Input::Shard(Box::new(shard)));
             }
@@ -338,7 +338,8 @@ impl Parts {
             }
         });
         let (shards_of, requests_of) = (shards.clone(), requests.clone());
-        tasks.spawn(LossReporter { metadata: metadata.clone(), shards: shards_of, requests: requests_of }.run());
+        let reporter = LossReporter::new(metadata.clone(), shards_of, cores.clone(), requests_of);
+        tasks.spawn(reporter.run());
         tasks.spawn(Keeper { node, metadata: metadata.clone(), shards, cores, requests }.run());
         let (interval, stop) = (config.metadata.heartbeat_ms.duration(), stop.clone());
         tasks.spawn(Heartbeats { node, process, interval, metadata, peers, stop }.run());

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dlog_metadata::state::{
-    Activate, Decide, DecideError, DecideOutcome, Decided, Decision, RecordUnderReplicated, UnderReplicatedChange,
-    UnderReplicatedItem,
+    Activate, Cover, CoverItem, Decide, DecideError, DecideOutcome, Decided, Decision, RecordUnderReplicated,
+    UnderReplicatedChange, UnderReplicatedItem,
 };
 use dlog_metadata::{Metadata, MetadataError, Operation};
 use dlog_proto::wire::EpochEnd;
@@ -26,6 +26,7 @@ pub(crate) enum Ask {
     Activate { core: u16, partitions: Vec<PartitionUid>, planned: bool },
     Decide { core: u16, decision: dlog_sequencer::Decision },
     Missing { core: u16, item: UnderReplicatedItem },
+    Cover { core: u16, item: CoverItem },
 }
 
 /// Where cores put what they ask for.
@@ -98,7 +99,7 @@ impl Carrier {
         let (records, to_record) = mpsc::unbounded_channel();
         tokio::spawn(self.clone().record_in_order(to_record));
         while inbox.recv_many(&mut asks, ITEMS_AT_ONCE).await > 0 {
-            let mut decisions = Vec::new();
+            let (mut decisions, mut covers) = (Vec::new(), Vec::new());
             for ask in asks.drain(..) {
                 match ask {
                     Ask::Activate { core, partitions, planned } => {
@@ -106,10 +107,14 @@ impl Carrier {
                     }
                     Ask::Decide { core, decision } => decisions.push((core, decision)),
                     Ask::Missing { core, item } => drop(records.send((core, item))),
+                    Ask::Cover { core, item } => covers.push((core, item)),
                 }
             }
             if !decisions.is_empty() {
                 tokio::spawn(self.clone().decide(decisions));
+            }
+            if !covers.is_empty() {
+                tokio::spawn(self.clone().cover(covers));
             }
         }
     }
@@ -153,10 +158,21 @@ impl Carrier {
                 Ok(DecideOutcome::Ended(End { last_esn, authoritative })) => {
                     Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })])
                 }
-                Ok(DecideOutcome::Superseded(by)) => Input::Superseded(vec![(partition, by)]),
+                Ok(DecideOutcome::Superseded(by)) => Input::DecisionRefused { partition, by },
                 Err(error) => return tracing::error!(%error, "a decision was refused"),
             },
         );
+    }
+
+    async fn cover(self, covers: Vec<(u16, CoverItem)>) {
+        let command = Cover { items: covers.iter().map(|(_, item)| *item).collect() };
+        let Some((_, Ok(results))) = self.ask(command).await else { return };
+        for ((core, CoverItem { partition, epoch }), result) in covers.into_iter().zip(results) {
+            match result {
+                Ok(_) => self.tell(core, Input::Covered(vec![(partition, epoch)])),
+                Err(error) => tracing::info!(%error, "a producer snapshot is not on record"),
+            }
+        }
     }
 
     /// One batch after the other: what is closed was opened before.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dlog_metadata::state::{InitCluster, RegisterError, RegisterNode, Registered, State};
 use dlog_metadata::{Metadata, MetadataError};
 use dlog_proto::clock::now_ms;
+use dlog_proto::wire::LostBefore;
 use dlog_proto::{ClusterId, ProcessId, ShardId};
 use tokio::time::sleep;
 
@@ -43,8 +44,8 @@ pub(crate) struct Registrar {
 /// A node that has joined.
 pub(crate) struct Joined {
     pub(crate) cluster: ClusterId,
-    /// Open shards, and below which revision each may have lost blocks.
-    pub(crate) shards: Vec<(ShardDir, u64)>,
+    /// Open shards, and what each may have lost.
+    pub(crate) shards: Vec<(ShardDir, LostBefore)>,
 }
 
 impl Registrar {
@@ -68,7 +69,10 @@ impl Registrar {
             let dir = dirs.swap_remove(at);
             let (shard, incarnation) = (dir.shard, given.incarnation);
             match self.open(dir, cluster, incarnation).await {
-                Ok(dir) => open.push((dir, given.incomplete_before)),
+                Ok(dir) => {
+                    let lost = LostBefore { cached: given.incomplete_before, durable: given.damaged_before };
+                    open.push((dir, lost));
+                }
                 Err(error) => not_served(shard, &error),
             }
         }

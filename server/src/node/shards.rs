@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dlog_metadata::state::ShardRegistration;
 use dlog_proto::clock::now_ms;
+use dlog_proto::wire::LostBefore;
 use dlog_proto::{ClusterId, Incarnation, ShardId};
 use dlog_storage_node::commit::CommitConfig;
 use dlog_storage_node::disk::{RealDisk, boot_id};
@@ -92,16 +93,12 @@ impl ShardDir {
         ShardRegistration {
             index: self.shard.shard,
             incarnation: self.identity.map(|identity| identity.incarnation),
-            // Whatever lay in damage that is not on record may have been a block or a seal of an undecided epoch.
-            unclean: self
-                .opened
-                .as_ref()
-                .is_some_and(|(_, recovered)| recovered.lost_write_cache || !recovered.losses.is_empty()),
+            unclean: self.opened.as_ref().is_some_and(|(_, recovered)| recovered.lost_write_cache),
         }
     }
 
     /// Starts the shard's threads, for this core.
-    pub(crate) fn start(self, config: &Config, incomplete_before: u64, core: &CoreHandle) -> Option<NewShard> {
+    pub(crate) fn start(self, config: &Config, mut lost: LostBefore, core: &CoreHandle) -> Option<NewShard> {
         let (mut engine, recovered) = self.opened?;
         let shard = self.shard;
         // The registration has told of it. If that cannot be written down, the next start tells once more.
@@ -119,7 +116,13 @@ impl ShardDir {
             ..CommitConfig::default()
         };
         let (committer, running) = engine.start(Box::new(sink), commit);
-        Some(NewShard { core: ShardCore::new(shard, incarnation), committer, running, progress, incomplete_before })
+        let mut admission = ShardCore::new(shard, incarnation);
+        // It may have lost seals: see [`super::losses`]. Until the metadata tier knows, what it lacks proves nothing at all.
+        if !recovered.losses.is_empty() {
+            admission.handle_damaged();
+            lost.durable = u64::MAX;
+        }
+        Some(NewShard { core: admission, committer, running, progress, lost })
     }
 }
 

@@ -12,6 +12,7 @@ mod offsets_agree;
 mod one_end_per_epoch;
 mod one_payload_per_lsn;
 mod order_and_completeness;
+pub(crate) mod producers_are_known;
 mod queues_are_bounded;
 pub(crate) mod readers_are_bounded;
 mod released_is_durable;

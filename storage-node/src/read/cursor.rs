@@ -16,6 +16,7 @@ use crate::index::digest::{BlockAt, SharedRun};
 use crate::index::kv::{Direction, Key};
 use crate::index::schema::{LateRow, RunRow, Table, first_lsn};
 use crate::index::transaction::scan;
+use crate::recovery::Loss;
 use crate::segment::{Position, SegmentId};
 use crate::shared::Shared;
 
@@ -51,6 +52,12 @@ impl Copy {
         }
         let segment = shared.segments.get(self.at.segment)?;
         frames::at(&segment, self.at, self.len).filter(|lying| lying.first() == self.first && lying.last() == self.last)
+    }
+
+    /// Whether it lies in a part of the log that is noted as lost.
+    pub(super) fn is_lost(&self, losses: &[Loss]) -> bool {
+        let Position { segment, offset } = self.at;
+        losses.iter().any(|loss| loss.hits(segment, offset, offset + self.len))
     }
 
     fn of(segment: SegmentId, epoch: Epoch, block: &BlockAt) -> Self {

@@ -113,7 +113,7 @@ impl Reader {
 
 impl Loss {
     /// Whether something that lies there is concerned.
-    fn hits(&self, segment: SegmentId, begin: u32, end: u32) -> bool {
+    pub(super) fn hits(&self, segment: SegmentId, begin: u32, end: u32) -> bool {
         let Self { begin: place, end: lost_end } = *self;
         // A segment that is missing is missing in every generation.
         let is_whole = place.offset == 0 && lost_end == u32::MAX;

@@ -25,6 +25,7 @@ use crate::entry::{HeldBlock, Marks, PartitionImage, StoredBlock};
 use crate::index::kv::{Direction, Kv, KvError};
 use crate::index::schema::{RunRow, Table, first_lsn, partition_of};
 use crate::index::transaction::scan;
+use crate::recovery::{Loss, losses};
 use crate::shared::Shared;
 
 /// Reads beside the writer. Cheap to clone; may be used on any thread; holds no lock while it waits for the disk.
@@ -63,10 +64,21 @@ pub enum ReadError {
 }
 
 /// What becomes of blocks that cannot be read when blocks are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Damage {
-    Told,
+#[derive(Debug, Clone, Copy)]
+enum Damage<'r> {
+    /// It is an error, except for what is noted as lost: the cluster knows that this shard may lack it.
+    Told(&'r [Loss]),
     Skipped,
+}
+
+impl Damage<'_> {
+    fn is_expected(self, step: &Step) -> bool {
+        match (self, step) {
+            (Self::Skipped, _) => true,
+            (Self::Told(losses), Step::Block(copies)) => copies.iter().all(|copy| copy.is_lost(losses)),
+            (Self::Told(losses), Step::Damaged { .. }) => !losses.is_empty(),
+        }
+    }
 }
 
 /// Outcome of looking for one block.
@@ -109,13 +121,14 @@ impl Reader {
     fn unsettled(&self, view: &View) -> Result<Vec<HeldBlock>, ReadError> {
         let settled = |epoch| view.marks.of_epoch(epoch).map_or(Esn::ZERO, |marks| marks.settled);
         let mut from = view.floor.max(Lsn(view.meta.trim.0.saturating_add(1)));
+        let known = losses(&self.shared.kv)?;
         let mut unsettled = Vec::new();
         // One epoch at a time: what is settled or decided is skipped, not read.
         while let Some(epoch) = self.next_epoch(view, from)? {
             let last = Lsn::new(epoch, Esn::MAX);
             if view.meta.end_of(epoch).is_none() {
                 let from = from.max(Lsn::new(epoch, settled(epoch).next()));
-                unsettled.extend(self.held(view, from, last, Damage::Told)?);
+                unsettled.extend(self.held(view, from, last, Damage::Told(&known))?);
             }
             from = Lsn(last.0.saturating_add(1));
         }
@@ -158,7 +171,7 @@ impl Reader {
         })
     }
 
-    fn held(&self, view: &View, from: Lsn, upto: Lsn, damage: Damage) -> Result<Vec<HeldBlock>, ReadError> {
+    fn held(&self, view: &View, from: Lsn, upto: Lsn, damage: Damage<'_>) -> Result<Vec<HeldBlock>, ReadError> {
         let mut cursor = Cursor::new(&self.shared, view, from, upto)?;
         let amends = view.amends(&self.shared, Lsn::new(from.epoch(), Esn::ZERO), upto)?;
         let mut held = Vec::new();
@@ -172,7 +185,7 @@ impl Reader {
             };
             match lying {
                 Some(lying) => held.push(self.describe_lying(lying, &amends)),
-                None if damage == Damage::Told => return Err(ReadError::Unsettled { first, last }),
+                None if !damage.is_expected(&step) => return Err(ReadError::Unsettled { first, last }),
                 None => {}
             }
         }
@@ -310,6 +323,14 @@ impl Reader {
         let stored =
             found.and_then(|lying| Some(StoredBlock { block: lying.block().ok()?, placement: lying.placement }));
         Ok(stored.map_or(Found::Damaged, Found::Block))
+    }
+
+    /// Position of the newest producer snapshot: everything below it is in it.
+    pub fn producer_snapshot_at(&self, partition: PartitionUid) -> Result<Option<Lsn>, ReadError> {
+        self.shared.steady(|| {
+            let view = View::new(&self.shared, partition, Lsn::MAX, Lsn::MAX, 0)?;
+            Ok(view.snapshot().map(|at| at.lsn))
+        })
     }
 
     /// How much the partition takes.

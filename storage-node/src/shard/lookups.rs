@@ -5,7 +5,7 @@
 use dlog_proto::Incarnation;
 use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
-use dlog_proto::wire::{FetchBlock, FetchTarget, FetchedBlock, ProducersRead, ReadProducers};
+use dlog_proto::wire::{FetchBlock, FetchTarget, FetchedBlock, LostBefore, ProducersRead, ReadProducers};
 
 use crate::read::{Found, Reader};
 
@@ -24,23 +24,27 @@ pub fn fetch(reader: &Reader, mine: Incarnation, fetch: &FetchBlock) -> (Fetched
     (FetchedBlock { shard, incarnation, partition, target, found: block.is_some() }, block)
 }
 
-/// Goes through what producers wrote. There is a table only if all of it could be read. `incomplete_before` is the shard's, see
-/// [`Sealed::incomplete_before`](dlog_proto::wire::Sealed::incomplete_before).
+/// Goes through what producers wrote. There is a table only if all of it could be read. `lost` is the shard's.
 pub fn read_producers(
     reader: &Reader,
     mine: Incarnation,
-    incomplete_before: u64,
+    lost: LostBefore,
     read: &ReadProducers,
 ) -> (ProducersRead, Option<ProducerTable>) {
     let ReadProducers { shard, incarnation, partition, epoch, after, ends } = read;
     let mut table = ProducerTable::default();
-    let ok = *incarnation == mine && matches!(reader.fill_producers(*partition, *after, ends, &mut table), Ok(true));
+    let is_mine = *incarnation == mine;
+    let snapshot = if is_mine { reader.producer_snapshot_at(*partition) } else { Ok(None) };
+    let filled = is_mine && matches!(reader.fill_producers(*partition, *after, ends, &mut table), Ok(true));
+    let ok = filled && snapshot.is_ok();
     let answer = ProducersRead {
         shard: *shard,
         incarnation: *incarnation,
         partition: *partition,
         epoch: *epoch,
-        incomplete_before,
+        after: *after,
+        lost,
+        snapshot: snapshot.unwrap_or_default(),
         ok,
     };
     (answer, ok.then_some(table))

@@ -7,6 +7,8 @@
 //! is durable and was listed. One queue for stores and seals is what makes it so (trap C1).
 //! INV-END: beyond a known end nothing is taken, by no kind of store, for ever (trap C8). A known end implies a seal.
 //! INV-SHARD-RELEASE: `released` moves only after every end below it is known here, durably, and what lies beyond is purged.
+//! INV-SEAL-ANEW: where the log was damaged, seals may be lost. From then on nothing is taken and no seal is answered until it is known
+//! which epoch of each partition is the newest; each partition is then sealed there before anything of it is taken (trap C15).
 //! INV-TRIM: the trim point never passes `released`, never goes back, and is durable before a seal's answer tells of it (trap C6). It
 //! waits for what the sequencer says of producers (trap C11).
 
@@ -80,6 +82,19 @@ enum Input {
     Trim { partition: PartitionUid, upto: Lsn },
 }
 
+/// What is known of damage to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    None,
+    /// It is there, and the newest epochs are not known yet.
+    Found,
+    /// Every seal that was written anew is in the queue up to this entry.
+    SealedUpto(EntrySeq),
+}
+
+/// How long whoever stores is to wait for a damaged shard before it asks again.
+const DAMAGED_RETRY_MS: u32 = 100;
+
 #[derive(Debug)]
 enum Slot {
     Loading(Vec<Input>),
@@ -97,6 +112,9 @@ pub struct ShardCore {
     replies: Replies,
     /// A write or sync failed: nothing is taken any more.
     failed: bool,
+    damage: Damage,
+    /// Partitions that are to be sealed anew before anything of them is taken.
+    to_seal: BTreeMap<PartitionUid, Epoch>,
     out: VecDeque<Output>,
 }
 
@@ -109,6 +127,8 @@ impl ShardCore {
             submitted: EntrySeq(0),
             replies: Replies::default(),
             failed: false,
+            damage: Damage::None,
+            to_seal: BTreeMap::new(),
             out: VecDeque::new(),
         }
     }
@@ -123,6 +143,52 @@ impl ShardCore {
 
     pub fn is_failed(&self) -> bool {
         self.failed
+    }
+
+    /// Damage was found where the log was durable: by the start, or since.
+    pub fn handle_damaged(&mut self) {
+        self.damage = Damage::Found;
+    }
+
+    /// INV-SEAL-ANEW: these are the newest epochs of all partitions, as of a moment after the damage was found.
+    pub fn handle_seal_anew(&mut self, newest: impl IntoIterator<Item = (PartitionUid, Epoch)>) {
+        if self.failed {
+            return;
+        }
+        let partitions: Vec<PartitionUid> = newest
+            .into_iter()
+            .map(|(partition, epoch)| {
+                let known = self.to_seal.entry(partition).or_insert(epoch);
+                *known = epoch.max(*known);
+                partition
+            })
+            .collect();
+        self.damage = Damage::SealedUpto(self.submitted);
+        for partition in partitions {
+            match self.partitions.get(&partition) {
+                Some(Slot::Loaded(_)) => self.seal_anew(partition),
+                Some(Slot::Loading(_)) => {}
+                None => self.want(partition),
+            }
+        }
+    }
+
+    /// Whether all partitions are sealed anew, durably. What cannot be loaded is not: it is to be tried again.
+    pub fn is_sealed_anew(&self) -> bool {
+        match self.damage {
+            Damage::None => true,
+            Damage::Found => false,
+            Damage::SealedUpto(upto) => self.to_seal.is_empty() && self.replies.is_durable(upto),
+        }
+    }
+
+    fn seal_anew(&mut self, partition: PartitionUid) {
+        let Some(epoch) = self.to_seal.remove(&partition) else { return };
+        let state = self.state(partition);
+        // A higher one that is there stays.
+        let _ = state.seal(epoch);
+        let entry = Entry::Partition(state.meta().clone());
+        self.damage = Damage::SealedUpto(self.submit(entry, true));
     }
 
     /// A partition's state, if it is in memory.
@@ -144,14 +210,14 @@ impl ShardCore {
     }
 
     pub fn handle_store(&mut self, from: Asker, store: Store, block: Block) {
-        match self.refusal_of(store.incarnation) {
+        match self.refusal_to_take(store.incarnation) {
             Some(refusal) => self.refuse_store(from, &store, &block, refusal),
             None => self.handle(block.header().partition, Input::Store { from, store, block }),
         }
     }
 
     pub fn handle_amend(&mut self, from: Asker, amend: Amend) {
-        match self.refusal_of(amend.incarnation) {
+        match self.refusal_to_take(amend.incarnation) {
             Some(refusal) => self.refuse_amend(from, &amend, refusal),
             None => self.handle(amend.partition, Input::Amend { from, amend }),
         }
@@ -159,7 +225,7 @@ impl ShardCore {
 
     pub fn handle_seal(&mut self, from: Asker, seal: Seal) {
         for partition in seal.partitions {
-            let refusal = match self.refusal_of(seal.incarnation) {
+            let refusal = match self.refusal_to_take(seal.incarnation) {
                 None => None,
                 Some(StoreRefusal::Incarnation(mine)) => Some(SealRefusal::Incarnation(mine)),
                 Some(_) => Some(SealRefusal::Disabled),
@@ -209,6 +275,7 @@ impl ShardCore {
             unreachable!("only what was asked for is loaded")
         };
         self.out.push_back(Output::Released { partition, released });
+        self.seal_anew(partition);
         waiting.into_iter().for_each(|input| self.handle(partition, input));
     }
 
@@ -266,6 +333,12 @@ impl ShardCore {
             }
             () => None,
         }
+    }
+
+    fn refusal_to_take(&self, incarnation: Incarnation) -> Option<StoreRefusal> {
+        let is_waiting = self.damage == Damage::Found;
+        let wait = || is_waiting.then_some(StoreRefusal::Overloaded { retry_after_ms: DAMAGED_RETRY_MS });
+        self.refusal_of(incarnation).or_else(wait)
     }
 
     fn handle(&mut self, partition: PartitionUid, input: Input) {

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 
 use dlog_proto::block::{Block, Copyset};
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::wire::{ClaimKind, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead, WirePlacement};
+use dlog_proto::wire::{
+    ClaimKind, LostBefore, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead, WirePlacement,
+};
 use dlog_proto::{Lsn, PartitionUid, ShardId};
 
 use crate::entry::StoredBlock;
@@ -85,7 +87,14 @@ impl ReadStream {
         if self.readable.replace(readable).is_none() {
             let Readable { released, trim, .. } = readable;
             let (shard, version, status) = (self.shard, self.request.version, ReadStatus::Ok);
-            self.out.push_back(ReadOutput::Started(ReadStarted { shard, version, status, released, trim }));
+            self.out.push_back(ReadOutput::Started(ReadStarted {
+                shard,
+                version,
+                status,
+                released,
+                trim,
+                lost: LostBefore::default(),
+            }));
         }
         self.skip_trimmed();
         self.go_on();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dlog_proto::wire::{ReadStarted, ReadStatus, StartRead};
+use dlog_proto::wire::{LostBefore, ReadStarted, ReadStatus, StartRead};
 use dlog_proto::{Lsn, PartitionUid, ShardId};
 
 use super::{ReadOutput, ReadStream, Readable, ShardCore};
@@ -11,6 +11,7 @@ use crate::read::{Chunk, ReadError};
 #[derive(Debug)]
 pub struct ReadStreams<K> {
     shard: ShardId,
+    lost: LostBefore,
     streams: BTreeMap<K, ReadStream>,
     /// Who reads a partition.
     readers: BTreeMap<PartitionUid, Vec<K>>,
@@ -23,11 +24,17 @@ impl<K: Copy + Ord> ReadStreams<K> {
     pub fn new(shard: ShardId) -> Self {
         Self {
             shard,
+            lost: LostBefore::default(),
             streams: BTreeMap::new(),
             readers: BTreeMap::new(),
             awake: BTreeSet::new(),
             refused: VecDeque::new(),
         }
+    }
+
+    /// What the shard has lost: readers that start are told.
+    pub fn handle_lost(&mut self, lost: LostBefore) {
+        self.lost = lost;
     }
 
     /// A reader starts, or starts over. `shard` is asked for the partition.
@@ -81,7 +88,8 @@ impl<K: Copy + Ord> ReadStreams<K> {
     }
 
     fn refuse(&mut self, reader: K, version: u32, status: ReadStatus) {
-        let started = ReadStarted { shard: self.shard, version, status, released: Lsn::ZERO, trim: Lsn::ZERO };
+        let (released, trim, lost) = (Lsn::ZERO, Lsn::ZERO, self.lost);
+        let started = ReadStarted { shard: self.shard, version, status, released, trim, lost };
         self.refused.push_back((reader, started));
     }
 
@@ -110,7 +118,10 @@ impl<K: Copy + Ord> ReadStreams<K> {
             return Some((reader, ReadOutput::Started(started)));
         }
         while let Some(reader) = self.awake.first().copied() {
-            if let Some(output) = self.streams.get_mut(&reader).and_then(ReadStream::poll_output) {
+            if let Some(mut output) = self.streams.get_mut(&reader).and_then(ReadStream::poll_output) {
+                if let ReadOutput::Started(started) = &mut output {
+                    started.lost = self.lost;
+                }
                 return Some((reader, output));
             }
             self.awake.remove(&reader);

@@ -267,3 +267,32 @@ fn what_an_earlier_process_wrote_counts_when_it_is_synced() {
     assert_eq!(after.append(1, 1), [""; 0], "it may be in the page cache only");
     assert_eq!(after.sync(), ["e1n1 Flushed"]);
 }
+
+#[test]
+fn c15_a_damaged_shard_takes_nothing_before_it_is_sealed_anew() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.sync();
+    rig.core.handle_damaged();
+    assert!(rig.append(1, 2)[0].contains("refused"), "a seal may have been lost");
+    assert!(rig.amend(1, 1, 2)[0].contains("refused"));
+    assert!(rig.seal(2, &[1], 7)[0].starts_with("not sealed"), "what it lacks proves nothing");
+    assert_eq!(rig.release(lsn(1, 1), &[]), ["released e1n1"], "reads go on");
+
+    let other = PartitionUid(2);
+    rig.core.handle_seal_anew([(PARTITION, Epoch(3)), (other, Epoch(5))]);
+    rig.said();
+    assert_eq!(rig.append(1, 2), ["e1n2 refused: sealed by e3"]);
+    assert_eq!(rig.append(3, 1), [""; 0]);
+    assert_eq!(rig.sync(), ["e3n1 Flushed"]);
+    assert!(!rig.core.is_sealed_anew(), "the other partition is not loaded");
+    rig.core.handle_load_failed(other);
+    assert!(!rig.core.is_sealed_anew(), "and cannot be read");
+    rig.core.handle_seal_anew([(other, Epoch(5))]);
+    rig.core.handle_loaded(other, None);
+    rig.said();
+    assert!(!rig.core.is_sealed_anew(), "not durably");
+    rig.sync();
+    assert!(rig.core.is_sealed_anew());
+    assert_eq!(rig.core.partition(other).unwrap().meta().seal, Epoch(5));
+}

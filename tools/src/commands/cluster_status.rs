@@ -185,6 +185,7 @@ mod tests {
             state: ShardState::Enabled,
             served: true,
             incomplete_before: 0,
+            damaged_before: 0,
             lost: vec![],
         };
         let node = |port: u16| NodeInfo {

@@ -44,6 +44,11 @@ fn end(entry: &EpochEntry) -> Option<Lsn> {
     entry.end.map(|end| Lsn::new(entry.epoch, end.last_esn))
 }
 
+/// Whether nothing of it can be read any more: it is there for recovery only.
+fn is_trimmed(table: &EpochTable, entry: &EpochEntry) -> bool {
+    entry.epoch < table.oldest().epoch()
+}
+
 fn shards(entry: &EpochEntry) -> Vec<String> {
     entry.nodeset.members().iter().map(|member| member.shard.to_string()).collect()
 }
@@ -52,12 +57,13 @@ fn to_text(table: &EpochTable, missing: &[Missing]) -> String {
     let mut rows = Columns::new(["EPOCH", "SEQUENCER", ">BASE OFFSET", "END", ">COPIES", ">ACKS", "NODESET"]);
     for entry in &table.epochs {
         let quorum = entry.replication.quorum;
+        let trimmed = if is_trimmed(table, entry) { " (trimmed)" } else { "" };
         let unsure = if entry.end.is_some_and(|end| !end.authoritative) { " (not authoritative)" } else { "" };
         rows.row([
             entry.epoch.to_string(),
             entry.sequencer.to_string(),
             entry.base_offset.map_or_else(|| "-".to_owned(), |offset| count(offset.0)),
-            end(entry).map_or_else(|| "-".to_owned(), |lsn| format!("{lsn}{unsure}")),
+            end(entry).map_or_else(|| "-".to_owned(), |lsn| format!("{lsn}{unsure}{trimmed}")),
             quorum.replication_factor.to_string(),
             quorum.write_quorum.to_string(),
             shards(entry).join(" "),
@@ -77,14 +83,14 @@ fn to_text(table: &EpochTable, missing: &[Missing]) -> String {
 }
 
 fn to_json(table: &EpochTable, missing: &[Missing]) -> Value {
-    let epochs: Vec<_> = table.epochs.iter().map(epoch_json).collect();
+    let epochs: Vec<_> = table.epochs.iter().map(|entry| epoch_json(table, entry)).collect();
     let missing = missing.iter().map(|Missing { shard, from, to }| {
         json!({ "shard": shard.to_string(), "from": from.to_string(), "to": to.map(|to| to.to_string()) })
     });
     json!({ "epochs": epochs, "under_replicated": missing.collect::<Vec<_>>() })
 }
 
-fn epoch_json(entry: &EpochEntry) -> Value {
+fn epoch_json(table: &EpochTable, entry: &EpochEntry) -> Value {
     let quorum = entry.replication.quorum;
     let across: Map<_, _> =
         entry.replication.across.iter().map(|(scope, count)| (scope.to_string(), (*count).into())).collect();
@@ -93,6 +99,7 @@ fn epoch_json(entry: &EpochEntry) -> Value {
         "sequencer": entry.sequencer.0,
         "base_offset": entry.base_offset.map(|offset| offset.0),
         "end": end(entry).map(|lsn| lsn.to_string()),
+        "trimmed": is_trimmed(table, entry),
         "nodeset": shards(entry),
         "replication": {
             "replication_factor": quorum.replication_factor,
@@ -133,7 +140,7 @@ mod tests {
             activated_at: 0,
         };
         let epochs = vec![entry(1, Some(0), Some((1234, false))), entry(2, Some(1234), None), entry(3, None, None)];
-        EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs }
+        EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs }
     }
 
     fn missing() -> [Missing; 2] {
@@ -149,7 +156,8 @@ mod tests {
         let nodeset = json!(["n1s0", "n2s0", "n3s0"]);
         let epoch = |epoch, base_offset: Value, end: Value| {
             json!({
-                "epoch": epoch, "sequencer": 2, "base_offset": base_offset, "end": end, "nodeset": nodeset,
+                "epoch": epoch, "sequencer": 2, "base_offset": base_offset, "end": end, "trimmed": false,
+                "nodeset": nodeset,
                 "replication": replication
             })
         };
@@ -175,5 +183,8 @@ mod tests {
         assert_eq!(row(3), "e3 n2 - - 3 2 n1s0 n2s0 n3s0");
         assert_eq!((row(6), row(7)), ("n3s0 e1n7 e1n9".to_owned(), "n3s0 e2n4 now on".to_owned()));
         assert!(!to_text(&table(), &[]).contains("LACKS"));
+        let trimmed = to_text(&EpochTable { trim: "e1n1234".parse().unwrap(), ..table() }, &[]);
+        let ends: Vec<_> = trimmed.lines().filter(|line| line.contains("(trimmed)")).collect();
+        assert!(ends.len() == 1 && ends[0].starts_with("e1"), "{trimmed}");
     }
 }

@@ -65,8 +65,17 @@ pub(crate) enum Input {
     /// The metadata tier has answered.
     Activated(Vec<(PartitionUid, Option<EpochTable>)>),
     Decided(Vec<(PartitionUid, EpochEnd)>),
+    /// Because a later epoch exists.
+    DecisionRefused {
+        partition: PartitionUid,
+        by: Epoch,
+    },
     MissingRecorded(Vec<(PartitionUid, Epoch, ShardRef)>),
+    Covered(Vec<(PartitionUid, Epoch)>),
 
+    /// Damage was found in this shard's log.
+    ShardDamaged(ShardId),
+    SealAnew(SealAnew),
     /// The metadata tier has let go of these partitions up to there.
     Trimmed(Vec<(PartitionUid, Lsn)>),
     /// Partitions of logs that were deleted for good.
@@ -194,4 +203,16 @@ impl CoreHandle {
         self.tell(Input::Stop(done));
         let _ = stopped.await;
     }
+}
+
+/// What it takes to serve stores again after damage.
+#[derive(Debug)]
+pub(crate) struct SealAnew {
+    pub(crate) shard: ShardId,
+    /// Of every partition.
+    pub(crate) newest: Vec<(PartitionUid, Epoch)>,
+    /// For epochs activated before this revision, what the shard lacks proves nothing.
+    pub(crate) damaged_before: u64,
+    /// Told when all of them are sealed, durably.
+    pub(crate) done: oneshot::Sender<()>,
 }

@@ -31,7 +31,7 @@ use dlog_sequencer::{Host, Settings};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend};
+pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend, SealAnew};
 use self::inbox::{FrameBatch, LaneNumber};
 pub(crate) use self::lanes::speaks_for_a_node;
 pub(crate) use self::links::Reach;
@@ -186,6 +186,7 @@ impl Core {
             Input::Superseded(partitions) => {
                 partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
             }
+            Input::DecisionRefused { partition, by } => host.handle_decision_refused(now, partition, by),
             Input::Lease(until) => host.handle_lease(until),
             Input::Renew(partitions) => partitions.into_iter().for_each(|partition| host.handle_renew(partition)),
             Input::Tick => {
@@ -206,6 +207,11 @@ impl Core {
             Input::MissingRecorded(items) => items
                 .into_iter()
                 .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
+            Input::Covered(items) => {
+                items.into_iter().for_each(|(partition, epoch)| host.handle_covered(partition, epoch));
+            }
+            Input::ShardDamaged(shard) => self.with_shard(shard, LocalShard::handle_damaged),
+            Input::SealAnew(anew) => self.with_shard(anew.shard, |shard| shard.handle_seal_anew(anew)),
             Input::AllShards => self.has_all_shards = true,
             Input::Shard(new) => {
                 let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone());

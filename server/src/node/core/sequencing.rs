@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use dlog_metadata::state::{UnderReplicatedChange, UnderReplicatedItem};
+use dlog_metadata::state::{CoverItem, UnderReplicatedChange, UnderReplicatedItem};
 use dlog_proto::block::Block;
 use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
@@ -196,6 +196,7 @@ impl Sequencing {
             Proposal::CloseMissing { partition, epoch, shard, to } => {
                 change(partition, epoch, shard, UnderReplicatedChange::Close { to })
             }
+            Proposal::Cover { partition, epoch } => Ask::Cover { core, item: CoverItem { partition, epoch } },
             Proposal::NewEpoch { partition, current, reason } => {
                 match reason {
                     NewEpochReason::EpochFull => tracing::info!(%partition, %current, "the epoch is full"),

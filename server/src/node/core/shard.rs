@@ -10,17 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dlog_proto::block::Block;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
-    Amend, FetchBlock, Frame, Message, Payload, ReadProducers, Release, Seal, Sealed, SealedPartition, StartRead,
-    Store, StoreAnswer, StoreRefusal, Stored,
+    Amend, FetchBlock, Frame, LostBefore, Message, Payload, ReadProducers, Release, Seal, Sealed, SealedPartition,
+    StartRead, Store, StoreAnswer, StoreRefusal, Stored,
 };
 use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
 use dlog_storage_node::entry::{Entry, EntrySeq, Marks, PartitionImage};
 use dlog_storage_node::read::{Chunk, ReadError, Reader};
 use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStreams, ShardCore, lookups};
+use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, spawn_local};
 
-use super::inbox::{CoreHandle, Input, LaneNumber};
+use super::inbox::{CoreHandle, Input, LaneNumber, SealAnew};
 use crate::node::metrics::CoreCounters;
 
 /// Partitions in one answer to a seal, and blocks that they list together, unless one partition lists more.
@@ -36,8 +37,7 @@ pub(crate) struct NewShard {
     pub(crate) committer: Committer,
     pub(crate) running: Running,
     pub(crate) progress: Arc<Progress>,
-    /// See [`Sealed::incomplete_before`].
-    pub(crate) incomplete_before: u64,
+    pub(crate) lost: LostBefore,
 }
 
 impl NewShard {
@@ -97,7 +97,9 @@ pub(super) struct LocalShard {
     reader: Reader,
     running: Option<Running>,
     progress: Arc<Progress>,
-    incomplete_before: u64,
+    lost: LostBefore,
+    /// Told when all partitions are sealed anew.
+    sealing_anew: Vec<oneshot::Sender<()>>,
     /// Entries that were admitted when there was room for them and then was not: they go first when there is again.
     stalled: VecDeque<(Entry, bool)>,
     streams: ReadStreams<LaneNumber>,
@@ -107,15 +109,18 @@ pub(super) struct LocalShard {
 
 impl LocalShard {
     pub(super) fn new(new: NewShard, inbox: CoreHandle, counters: Arc<CoreCounters>) -> Self {
-        let NewShard { core, committer, running, progress, incomplete_before } = new;
+        let NewShard { core, committer, running, progress, lost } = new;
+        let mut streams = ReadStreams::new(core.shard());
+        streams.handle_lost(lost);
         Self {
-            streams: ReadStreams::new(core.shard()),
+            streams,
             core,
             reader: committer.reader(),
             committer,
             running: Some(running),
             progress,
-            incomplete_before,
+            lost,
+            sealing_anew: Vec::new(),
             stalled: VecDeque::new(),
             inbox,
             counters,
@@ -150,6 +155,17 @@ impl LocalShard {
 
     pub(super) fn handle_release(&mut self, release: Release) {
         self.core.handle_release(release);
+    }
+
+    pub(super) fn handle_damaged(&mut self) {
+        self.core.handle_damaged();
+    }
+
+    pub(super) fn handle_seal_anew(&mut self, anew: SealAnew) {
+        self.lost.durable = anew.damaged_before;
+        self.streams.handle_lost(self.lost);
+        self.core.handle_seal_anew(anew.newest);
+        self.sealing_anew.push(anew.done);
     }
 
     pub(super) fn handle_trimmed(&mut self, partitions: &[(PartitionUid, Lsn)]) {
@@ -239,9 +255,9 @@ impl LocalShard {
 
     /// Goes through what producers wrote, away from this thread.
     pub(super) fn read_producers(&self, read: ReadProducers, tx: LaneSender) {
-        let (reader, mine, incomplete_before) = (self.reader.clone(), self.core.incarnation(), self.incomplete_before);
+        let (reader, mine, lost) = (self.reader.clone(), self.core.incarnation(), self.lost);
         spawn_blocking(move || {
-            let (answer, table) = lookups::read_producers(&reader, mine, incomplete_before, &read);
+            let (answer, table) = lookups::read_producers(&reader, mine, lost, &read);
             let payload = table.map(|table| table.encode()).unwrap_or_default();
             let _ = tx.send(answer.to_frame(0, payload.into()));
         });
@@ -270,6 +286,12 @@ impl LocalShard {
         self.submit_group(&mut group);
         self.load(&loads);
         self.send(answers, &answer);
+        if !self.sealing_anew.is_empty() && self.core.is_sealed_anew() {
+            for done in self.sealing_anew.drain(..) {
+                // Whoever asked may have given up.
+                let _ = done.send(());
+            }
+        }
         self.pump_streams(&answer);
     }
 
@@ -330,12 +352,8 @@ impl LocalShard {
         }
         for (lane, partitions) in sealed {
             for partitions in in_frames(partitions) {
-                let sealed = Sealed {
-                    shard: self.id(),
-                    incarnation: self.core.incarnation(),
-                    incomplete_before: self.incomplete_before,
-                    partitions,
-                };
+                let sealed =
+                    Sealed { shard: self.id(), incarnation: self.core.incarnation(), lost: self.lost, partitions };
                 send(lane, sealed.to_frame(0, Payload::empty()));
             }
         }

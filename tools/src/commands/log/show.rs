@@ -92,6 +92,7 @@ mod tests {
             partition: PartitionUid(12),
             revision: 1,
             trim: "e2n9".parse::<Lsn>().unwrap(),
+            covered: Epoch::ZERO,
             epochs: vec![entry],
         }
     }
