@@ -728,10 +728,11 @@ fn c8_the_ends_of_all_earlier_epochs_are_told() {
 fn c8_the_end_of_an_empty_epoch_is_told_though_the_trim_point_lies_in_it() {
     let mut table = table(QuorumConfig::majority(3), 4, &[5, 0, 7]);
     table.epochs.drain(..2); // trimmed, and decided empty
-    table.trim = Lsn::new(Epoch(2), Esn::ZERO);
+    (table.trim, table.covered) = (Lsn::new(Epoch(2), Esn::ZERO), Epoch(3));
     let ends: Vec<_> = crate::partition::earlier_ends(&table).iter().map(|end| (end.epoch.0, end.last_esn.0)).collect();
     assert_eq!(ends, [(2, 0), (3, 7)]);
-    table.trim = Lsn::new(Epoch(2), Esn(1));
+    table.covered = Epoch(4);
+    table.trim = Lsn::new(Epoch(3), Esn(1));
     assert_eq!(crate::partition::earlier_ends(&table).len(), 1, "where a trimmed epoch ended is not known");
 }
 
