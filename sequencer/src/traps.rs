@@ -382,8 +382,8 @@ fn c11_where_one_answer_is_enough_the_others_get_a_moment() {
     rig.pump();
     let tell = |rig: &mut Rig, node| {
         let (shard, partition, epoch) = (ShardId::new(node, 0), PartitionUid(1), Epoch(2));
-        let (incarnation, incomplete_before) = (Incarnation(1), 0);
-        let answer = ProducersRead { shard, incarnation, partition, epoch, incomplete_before, ok: true };
+        let (incarnation, after, lost, snapshot) = (Incarnation(1), Lsn::ZERO, LostBefore::default(), None);
+        let answer = ProducersRead { shard, incarnation, partition, epoch, after, lost, snapshot, ok: true };
         rig.sequencer.handle_producers(&answer, Some(&ProducerTable::default()));
         rig.pump();
     };

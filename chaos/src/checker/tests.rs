@@ -272,7 +272,7 @@ fn table(authoritative: bool) -> EpochTable {
         activated_at: 0,
     };
     let epochs = vec![entry(1, 0, Some(1)), entry(2, 1, None)];
-    EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, epochs }
+    EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch(0), epochs }
 }
 
 /// The second record was acknowledged, read, and lost with its shard.
