@@ -1,6 +1,6 @@
 //! What the gateway needs of the node that it is part of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,6 +67,14 @@ pub trait Broker: Send + Sync + 'static {
     /// Where the partition ends, now and as it changes; `None` if it is not sequenced here. The channel closes when its
     /// sequencer goes.
     fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>>;
+
+    /// How far the shards of this node know a partition to be released, now and as it rises, whoever sequences it;
+    /// [`Lsn::ZERO`] until they have said so. `None` if none of them is in service and in the newest epoch's nodeset.
+    fn released(&self, partition: PartitionUid) -> Option<watch::Receiver<Lsn>>;
+
+    /// The nodes on which the partition's sequencer, which is on this node, can store now: those hear what is released. None
+    /// if it is not sequenced here.
+    fn usable_nodes(&self, partition: PartitionUid) -> Pending<BTreeSet<NodeId>>;
 
     /// Blocks of one epoch as the shards of this node have them: the first holds `from`, and each goes on where the one before
     /// it ends. They end at `upto`, at about so many bytes, or where these shards have a gap; none if they lack `from`. The

@@ -69,6 +69,12 @@ impl Cluster {
         endpoint(node, info)
     }
 
+    /// The rack of a node that lives, if it has one.
+    pub(crate) fn rack(&self, node: NodeId) -> Option<&str> {
+        let info = self.view.node(node).filter(|info| self.is_alive(node, info))?;
+        info.location.label(Scope::Rack)
+    }
+
     /// Any node can do what Kafka's controller does; all of them name the same one.
     pub(crate) fn controller(&self) -> Option<NodeId> {
         self.endpoints().first().map(|endpoint| endpoint.node)

@@ -129,6 +129,11 @@ impl Appender {
         }
     }
 
+    /// Members that blocks are stored on now.
+    pub(crate) fn usable(&self, now: Time) -> MemberSet {
+        self.health.usable(now)
+    }
+
     pub(crate) fn nodeset(&self) -> &Arc<Nodeset> {
         &self.nodeset
     }

@@ -790,6 +790,12 @@ impl PartitionSequencer {
         asks
     }
 
+    /// The members of the nodeset that blocks are stored on now, as far as is known: connected, and neither slow nor refusing.
+    pub fn usable_members(&self, now: Time) -> Vec<ShardRef> {
+        let nodeset = self.appender.nodeset();
+        self.appender.usable(now).iter().map(|member| nodeset.shard_ref(member)).collect()
+    }
+
     /// Where the partition ends now.
     pub fn tail(&self) -> Tail {
         let acked = Lsn::new(self.epoch, self.appender.acked());

@@ -744,7 +744,14 @@ mod tests {
         for node in [1, 2] {
             let (shard_id, version) = (ShardId::new(node, 0), rig.core.version);
             let (released, trim) = (lsn(1, 2), Lsn::ZERO);
-            let started = ReadStarted { shard: shard_id, version, status: ReadStatus::Ok, lost: LostBefore::default(), released, trim };
+            let started = ReadStarted {
+                shard: shard_id,
+                version,
+                status: ReadStatus::Ok,
+                lost: LostBefore::default(),
+                released,
+                trim,
+            };
             rig.core.handle_started(rig.now, shard(node), &started);
         }
         assert_eq!(rig.block(1, lsn(1, 2), block(1, 1, 2)), ["e1n1..e1n2 base 0"]);

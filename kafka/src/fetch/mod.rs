@@ -1,7 +1,9 @@
 //! Reading for consumers: where a partition ends, sessions, open streams.
 
 mod batch;
+mod preferred;
 mod readers;
+mod replica;
 mod session;
 mod waiting;
 
@@ -12,14 +14,16 @@ use dlog_proto::wire::Tail;
 use dlog_proto::{Epoch, EpochTable, LogOffset, Lsn, PartitionUid};
 use kafka_protocol::ResponseError;
 
+pub(crate) use preferred::Asker;
 pub(crate) use readers::{ReadRequest, Readers};
+pub(crate) use replica::replica_end;
 pub(crate) use session::{Key, Plan, SessionRequest, Sessions, Shown, TopicKey, Wanted};
 pub(crate) use waiting::Changes;
 
 use crate::cluster::Cluster;
 use crate::gateway::Shared;
 
-/// Where a partition ends, as its sequencer on this node says.
+/// Where a partition ends, as its sequencer on this node says, or as a [replica](replica_end) knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) epoch: Epoch,
@@ -82,6 +86,10 @@ mod tests {
     use super::*;
 
     fn entry(epoch: u32, last_esn: Option<u32>) -> EpochEntry {
+        based_entry(epoch, Some(0), last_esn)
+    }
+
+    pub(super) fn based_entry(epoch: u32, base: Option<u64>, last_esn: Option<u32>) -> EpochEntry {
         let shard = ShardId { node: NodeId(1), shard: 0 };
         let member = Member { shard, incarnation: Incarnation(1), location: Location::default(), weight: 1 };
         EpochEntry {
@@ -90,19 +98,21 @@ mod tests {
             process: ProcessId(1),
             nodeset: Arc::new(Nodeset::new(vec![member]).unwrap()),
             replication: Arc::new(Replication::new(QuorumConfig::majority(1))),
-            base_offset: Some(LogOffset(0)),
+            base_offset: base.map(LogOffset),
             end: last_esn.map(|last| dlog_proto::End { last_esn: Esn(last), authoritative: true }),
             activated_at: 0,
         }
+    }
+
+    pub(super) fn table_of(epochs: Vec<EpochEntry>) -> EpochTable {
+        EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs }
     }
 
     /// INV-READ-RELEASED, for those who read without the client: what a zombie wrote beyond the end of an earlier epoch
     /// may lie on a shard.
     #[test]
     fn only_what_is_released_or_decided_is_read_from_local_shards() {
-        let epochs = vec![entry(1, Some(9)), entry(2, None), entry(3, None)];
-        let table =
-            EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs };
+        let table = table_of(vec![entry(1, Some(9)), entry(2, None), entry(3, None)]);
         let lsn = |epoch, esn| Lsn::new(Epoch(epoch), Esn(esn));
         let end = End { epoch: Epoch(3), high_watermark: 40, released: lsn(3, 7) };
         assert_eq!(end.last_readable(&table, Epoch(3)), Some(lsn(3, 7)), "what is released");

@@ -71,6 +71,8 @@ pub(crate) struct Shown {
     pub(crate) log_start: i64,
     pub(crate) error: i16,
     pub(crate) has_records: bool,
+    /// It was told to read elsewhere.
+    pub(crate) is_sent_away: bool,
 }
 
 #[derive(Debug)]
@@ -217,7 +219,8 @@ impl Sessions {
         let Some(session) = session else { return true };
         let Some(tracked) = session.partitions.get_mut(key) else { return true };
         let news = Some((shown.high_watermark, shown.log_start));
-        let worth = !plan.incremental || shown.has_records || shown.error != 0 || tracked.shown != news;
+        let worth =
+            !plan.incremental || shown.has_records || shown.is_sent_away || shown.error != 0 || tracked.shown != news;
         tracked.shown = news.filter(|_| shown.error == 0);
         if shown.has_records {
             session.move_to_end(key);
@@ -250,7 +253,7 @@ mod tests {
         plan.partitions.iter().map(|wanted| (wanted.key.partition, wanted.fetch_offset)).collect()
     }
 
-    const QUIET: Shown = Shown { high_watermark: 5, log_start: 0, error: 0, has_records: false };
+    const QUIET: Shown = Shown { high_watermark: 5, log_start: 0, error: 0, has_records: false, is_sent_away: false };
 
     #[test]
     fn a_session_remembers_what_is_not_said_again() {
@@ -287,6 +290,7 @@ mod tests {
         assert!(sessions.show(&plan, &key(0), Shown { error: 6, high_watermark: 6, ..QUIET }));
         assert!(sessions.show(&plan, &key(0), Shown { high_watermark: 6, ..QUIET }), "the error is over");
         assert!(!sessions.show(&plan, &key(0), Shown { high_watermark: 6, ..QUIET }));
+        assert!(sessions.show(&plan, &key(0), Shown { high_watermark: 6, is_sent_away: true, ..QUIET }));
     }
 
     #[test]

@@ -3,21 +3,21 @@
 use std::pin::Pin;
 use std::task::Poll;
 
-use dlog_proto::wire::Tail;
 use tokio::sync::watch;
 
 type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Changes of tails that were looked at: whichever comes first.
+/// Changes of tails, marks and views that were looked at: whichever comes first.
 #[derive(Default)]
 pub(crate) struct Changes {
     waiting: Vec<Change>,
 }
 
 impl Changes {
-    /// Waits for this one too. What the receiver has seen is no change; that its sequencer goes is one.
-    pub(crate) fn add(&mut self, mut tail: watch::Receiver<Tail>) {
-        self.waiting.push(Box::pin(async move { drop(tail.changed().await) }));
+    /// Waits for this one too. What the receiver has seen is no change; that nobody tells any more is one, as when a
+    /// sequencer goes.
+    pub(crate) fn add<T: Send + Sync + 'static>(&mut self, mut told: watch::Receiver<T>) {
+        self.waiting.push(Box::pin(async move { drop(told.changed().await) }));
     }
 
     /// Resolves with the first change; never, if there is nothing to wait for.

@@ -1,4 +1,5 @@
-//! Fetch: waits until there is enough to send, then reads it.
+//! Fetch: waits until there is enough to send, then reads it. The leader may send a consumer to a replica instead, and a
+//! replica serves consumers as far as it knows what may be read (KIP-392).
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -14,9 +15,11 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::broker::Pending;
+use crate::broker::{Broker, Pending};
 use crate::cluster::{Cluster, log_start, topic_name};
-use crate::fetch::{Changes, End, Key, Plan, ReadRequest, SessionRequest, Shown, TopicKey, Wanted, check_epoch};
+use crate::fetch::{
+    Asker, Changes, End, Key, Plan, ReadRequest, SessionRequest, Shown, TopicKey, Wanted, check_epoch, replica_end,
+};
 use crate::gateway::Shared;
 use crate::wire::{Answer, FetchAnswer, FetchedPartition, FetchedTopic, Header, encode_fetch};
 
@@ -27,6 +30,8 @@ const LEADER_ENDPOINTS: i16 = 16;
 const READ_COMMITTED: i8 = 1;
 /// How long records that are known to be there may take to come, beyond what the client would wait.
 const READ_GRACE: Duration = Duration::from_secs(1);
+/// How long a replica may take to hear of what the leader told a consumer before it sends the consumer back.
+const CATCH_UP: Duration = Duration::from_millis(500);
 /// Longest wait, whatever is asked for.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
@@ -41,7 +46,7 @@ async fn handle(shared: &Arc<Shared>, version: i16, request: FetchRequest) -> Fe
         Ok(plan) => plan,
         Err(error) => return FetchAnswer { error: error.code(), read_committed, ..FetchAnswer::default() },
     };
-    let mut fetch = Fetch::new(shared, &request, &plan.partitions);
+    let mut fetch = Fetch::new(shared, Asker::of(version, &request), &request, &plan.partitions);
     fetch.run().await;
     fetch.answer(&plan, version, read_committed)
 }
@@ -84,23 +89,39 @@ struct Part {
     end: Option<End>,
     log_start: i64,
     error: Option<ResponseError>,
+    /// Who should be read from instead.
+    preferred: Option<NodeId>,
+    /// Its sequencer is on this node.
+    is_led: bool,
+    /// This replica knows less than whom the consumer asked before.
+    is_behind: bool,
     records: Vec<Bytes>,
     len: usize,
     /// Nothing more fits its share.
     full: bool,
 }
 
+/// What is known while the partitions are looked at.
+struct Moment<'a> {
+    broker: &'a dyn Broker,
+    cluster: Cluster,
+    asker: &'a Asker,
+}
+
 struct Fetch<'a> {
     shared: &'a Arc<Shared>,
+    asker: Asker,
     parts: Vec<Part>,
     min_bytes: usize,
     max_bytes: usize,
     deadline: Instant,
+    /// When to give up on what this replica has not heard of yet.
+    catch_up: Instant,
     len: usize,
 }
 
 impl<'a> Fetch<'a> {
-    fn new(shared: &'a Arc<Shared>, request: &FetchRequest, wanted: &[Wanted]) -> Self {
+    fn new(shared: &'a Arc<Shared>, asker: Asker, request: &FetchRequest, wanted: &[Wanted]) -> Self {
         let cluster = Cluster::of(&*shared.broker);
         let mut topics: HashMap<TopicKey, Option<Arc<LogInfo>>> = HashMap::new();
         let part = |wanted: &Wanted| {
@@ -113,38 +134,69 @@ impl<'a> Fetch<'a> {
         let parts = wanted.iter().map(part).collect();
         let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(shared.settings.fetch_bytes_max);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+        let now = Instant::now();
         Self {
             shared,
+            asker,
             parts,
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
             max_bytes,
-            deadline: Instant::now() + wait,
+            deadline: now + wait,
+            catch_up: now + CATCH_UP,
             len: 0,
         }
     }
 
     /// Reads until there is enough, something is wrong, or the time is over.
     async fn run(&mut self) {
+        let mut changes = self.look();
+        self.prefer().await;
         loop {
-            let mut changes = Changes::default();
-            let mut readable = false;
-            for part in &mut self.parts {
-                if let Some(tail) = part.look(self.shared) {
-                    changes.add(tail);
-                }
-                readable |= part.is_readable();
-            }
-            if readable {
+            if self.parts.iter().any(Part::is_readable) {
                 self.read().await;
             }
-            let trouble = self.parts.iter().any(|part| part.error.is_some() || part.full);
-            if trouble || self.len >= self.min_bytes || self.parts.is_empty() {
+            let trouble = self.parts.iter().any(|part| part.error.is_some() || part.preferred.is_some() || part.full);
+            let waits_for_leader = self.parts.iter().any(|part| part.is_behind) && self.len == 0;
+            if trouble || self.len >= self.min_bytes && !waits_for_leader || self.parts.is_empty() {
                 break;
             }
-            if tokio::time::timeout_at(self.deadline, changes.first()).await.is_err() {
+            let deadline = if waits_for_leader { self.catch_up } else { self.deadline };
+            if tokio::time::timeout_at(deadline, changes.first()).await.is_err() {
                 break;
             }
+            changes = self.look();
         }
+        for part in self.parts.iter_mut().filter(|part| part.is_behind && part.error.is_none()) {
+            part.fail(ResponseError::OffsetNotAvailable);
+        }
+    }
+
+    /// Looks who should be read from instead of this node. Once is enough: who waits here stays.
+    async fn prefer(&mut self) {
+        if !self.asker.has_rack() {
+            return;
+        }
+        let cluster = Cluster::of(&*self.shared.broker);
+        for part in self.parts.iter_mut().filter(|part| part.is_led && part.error.is_none()) {
+            part.preferred = self.asker.preferred(&cluster, &*self.shared.broker, part.uid).await;
+        }
+    }
+
+    /// Looks where the partitions end now, and gives what to wait for.
+    fn look(&mut self) -> Changes {
+        let (mut changes, mut needs_view) = (Changes::default(), false);
+        // Seen before it is used: what comes meanwhile is a change.
+        let mut views = self.shared.broker.views();
+        views.mark_unchanged();
+        let at =
+            Moment { broker: &*self.shared.broker, cluster: Cluster::of(&*self.shared.broker), asker: &self.asker };
+        for part in &mut self.parts {
+            part.look(&at, &mut changes, &mut needs_view);
+        }
+        if needs_view {
+            changes.add(views);
+        }
+        changes
     }
 
     async fn read(&mut self) {
@@ -204,6 +256,7 @@ impl<'a> Fetch<'a> {
                 log_start: fetched.log_start,
                 error: fetched.error,
                 has_records: fetched.records_len > 0,
+                is_sent_away: fetched.preferred.is_some(),
             };
             if !sessions.show(plan, &key, shown) {
                 continue;
@@ -257,6 +310,9 @@ impl Part {
             end: None,
             log_start: -1,
             error,
+            preferred: None,
+            is_led: false,
+            is_behind: false,
             records: Vec::new(),
             len: 0,
             full: false,
@@ -264,33 +320,57 @@ impl Part {
     }
 
     fn is_readable(&self) -> bool {
-        self.error.is_none() && !self.full && self.end.is_some_and(|end| self.next < end.high_watermark)
+        self.error.is_none()
+            && self.preferred.is_none()
+            && !self.full
+            && self.end.is_some_and(|end| self.next < end.high_watermark)
     }
 
-    /// Looks where the partition ends now; its tail is what to wait for.
-    fn look(&mut self, shared: &Shared) -> Option<tokio::sync::watch::Receiver<dlog_proto::wire::Tail>> {
+    /// Looks where the partition ends now, and adds what to wait for.
+    fn look(&mut self, at: &Moment<'_>, changes: &mut Changes, needs_view: &mut bool) {
         if self.error.is_some() {
-            return None;
+            return;
         }
-        let Some(mut tail) = shared.broker.tail(self.uid) else {
-            // What was read meanwhile is true all the same.
-            self.error = Some(ResponseError::NotLeaderOrFollower).filter(|_| self.records.is_empty());
-            return None;
+        let (leads, end) = match at.broker.tail(self.uid) {
+            Some(mut tail) => {
+                let end = End::of(&tail.borrow_and_update());
+                changes.add(tail);
+                (true, end)
+            }
+            None if at.asker.reads_replicas => {
+                match replica_end(&at.cluster, at.broker, self.uid, changes, needs_view) {
+                    Some(end) => (false, Some(end)),
+                    None => return self.fail(ResponseError::NotLeaderOrFollower),
+                }
+            }
+            None => return self.fail(ResponseError::NotLeaderOrFollower),
         };
-        self.end = End::of(&tail.borrow_and_update());
-        if let Some(end) = self.end {
-            self.error = self.check(shared, end).err();
+        self.end = end;
+        if let Some(end) = end
+            && let Err(error) = self.check(at, leads, end)
+        {
+            self.fail(error);
         }
-        Some(tail)
     }
 
-    fn check(&mut self, shared: &Shared, end: End) -> Result<(), ResponseError> {
+    /// What was read meanwhile is true all the same.
+    fn fail(&mut self, error: ResponseError) {
+        if self.records.is_empty() {
+            self.error = Some(error);
+        }
+    }
+
+    fn check(&mut self, at: &Moment<'_>, leads: bool, end: End) -> Result<(), ResponseError> {
         check_epoch(self.wanted.leader_epoch, end.epoch)?;
-        let view = shared.broker.view();
-        let start = view.table(self.uid).map_or(0, |table| log_start(&table).0);
+        let start = at.cluster.view.table(self.uid).map_or(0, |table| log_start(&table).0);
         self.log_start = start as i64;
         let asked = u64::try_from(self.wanted.fetch_offset).map_err(|_| ResponseError::OffsetOutOfRange)?;
-        if asked < start || asked > end.high_watermark { Err(ResponseError::OffsetOutOfRange) } else { Ok(()) }
+        self.is_behind = asked > end.high_watermark && !leads;
+        if asked < start || asked > end.high_watermark && leads {
+            return Err(ResponseError::OffsetOutOfRange);
+        }
+        self.is_led = leads;
+        Ok(())
     }
 
     fn fetched(self, cluster: &Cluster, version: i16) -> FetchedPartition {
@@ -305,6 +385,7 @@ impl Part {
             high_watermark: self.end.map_or(-1, |end| end.high_watermark as i64),
             log_start: self.log_start,
             leader: leader.and_then(|leader| Some((leader.node?, leader.epoch))),
+            preferred: self.preferred.filter(|_| error.is_none()),
             records_len: self.len,
             records: self.records,
         }

@@ -33,6 +33,8 @@ pub(crate) struct FetchedPartition {
     pub(crate) log_start: i64,
     /// Who leads instead, and since which epoch (version 12 on).
     pub(crate) leader: Option<(NodeId, i32)>,
+    /// Who should be read from instead (version 11 on).
+    pub(crate) preferred: Option<NodeId>,
     /// Whole record batches.
     pub(crate) records: Vec<Bytes>,
     pub(crate) records_len: usize,
@@ -167,7 +169,7 @@ fn put_partition(out: &mut Out, partition: FetchedPartition) {
         (false, false) => out.open.put_i32(-1),
     }
     if out.version >= 11 {
-        out.open.put_i32(-1);
+        out.open.put_i32(partition.preferred.map_or(-1, |node| node.0.into()));
     }
     out.records(partition);
     match leader.filter(|_| out.is_flexible()) {

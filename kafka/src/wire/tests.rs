@@ -92,6 +92,7 @@ fn a_fetch_answer_is_what_the_codec_reads() {
             high_watermark: 10,
             log_start: 2,
             leader: Some((NodeId(5), 9)),
+            preferred: Some(NodeId(6)),
             records: vec![Bytes::from_static(b"head"), Bytes::from_static(b"er and records")],
             records_len: 18,
         };
@@ -116,6 +117,7 @@ fn a_fetch_answer_is_what_the_codec_reads() {
         assert_eq!(partition.last_stable_offset, 10);
         assert_eq!(partition.records.as_deref(), Some(b"header and records".as_slice()));
         assert_eq!(partition.aborted_transactions.as_ref().map(Vec::len), Some(0));
+        assert_eq!(partition.preferred_read_replica.0, if version >= 11 { 6 } else { -1 }, "{version}");
         if version >= 12 {
             assert_eq!((partition.current_leader.leader_id.0, partition.current_leader.leader_epoch), (5, 9));
         }

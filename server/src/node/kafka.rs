@@ -1,6 +1,6 @@
 //! The Kafka gateway in this node: what it asks of the node, and the threads it runs on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use super::control::ShardReaders;
-use super::core::{Cores, Input, LocalAppend, Tails};
+use super::core::{Cores, Input, LocalAppend, ReleasedMarks, Tails};
 use super::proposer::Requests;
 use super::{NodeError, SOFTWARE};
 use crate::config::Config;
@@ -33,6 +33,7 @@ pub(super) struct NodeBroker {
     pub(super) metadata: Metadata,
     pub(super) cores: Cores,
     pub(super) tails: Tails,
+    pub(super) released: ReleasedMarks,
     pub(super) requests: Arc<Requests>,
     /// Those that are served, and where all are.
     pub(super) shards: Arc<ShardReaders>,
@@ -75,6 +76,25 @@ impl Broker for NodeBroker {
 
     fn tail(&self, partition: PartitionUid) -> Option<watch::Receiver<Tail>> {
         self.tails.get(partition)
+    }
+
+    fn released(&self, partition: PartitionUid) -> Option<watch::Receiver<Lsn>> {
+        let table = self.metadata.view().table(partition)?;
+        let members = table.newest()?.nodeset.members().iter().map(|member| member.shard);
+        let mine: Vec<_> = members.filter(|shard| shard.node == self.node && self.released.is_told(*shard)).collect();
+        if mine.is_empty() {
+            return None;
+        }
+        let (mark, is_new) = self.released.watch(partition);
+        for shard in mine.into_iter().filter(|_| is_new) {
+            self.cores.of_shard(shard).tell(Input::WatchReleased(shard, partition));
+        }
+        Some(mark)
+    }
+
+    fn usable_nodes(&self, partition: PartitionUid) -> Pending<BTreeSet<NodeId>> {
+        let core = self.cores.of_partition(partition).clone();
+        Box::pin(async move { core.usable_members(partition).await.iter().map(|member| member.shard.node).collect() })
     }
 
     fn local_blocks(&self, partition: PartitionUid, from: Lsn, upto: Lsn, bytes_max: usize) -> Pending<Vec<Block>> {

@@ -45,7 +45,7 @@ use tokio::time::{sleep, timeout};
 
 use self::control::{ControlPlane, ShardReaders};
 use self::controller::Controller;
-use self::core::{CoreSetup, Cores, Input, Reach, Tails};
+use self::core::{CoreSetup, Cores, Input, Reach, ReleasedMarks, Tails};
 use self::heartbeats::Heartbeats;
 use self::introduction::{Introduction, SOFTWARE};
 use self::kafka::{KafkaServer, NodeBroker};
@@ -134,6 +134,7 @@ struct Parts {
     shards: Arc<ShardReaders>,
     requests: Arc<Requests>,
     tails: Tails,
+    released: ReleasedMarks,
 }
 
 impl Node {
@@ -171,6 +172,7 @@ impl Node {
             shards: Arc::default(),
             requests: Arc::new(Requests::new(process)),
             tails: Tails::default(),
+            released: ReleasedMarks::default(),
         };
         let counters = parts.start_cores(inboxes, &introduction, &identity, &proposer, &suspects)?;
         let (metadata, shards) = (parts.metadata.clone(), parts.shards.clone());
@@ -239,6 +241,7 @@ impl Parts {
                 proposer: proposer.clone(),
                 reach,
                 tails: self.tails.clone(),
+                released: self.released.clone(),
             };
             core::start(setup).map_err(NodeError::Thread)?;
         }
@@ -257,6 +260,7 @@ impl Parts {
             metadata: self.metadata.clone(),
             cores: self.cores.clone(),
             tails: self.tails.clone(),
+            released: self.released.clone(),
             requests: self.requests.clone(),
         }
     }

@@ -5,6 +5,7 @@ mod client;
 mod connections;
 mod consuming;
 mod every_request;
+mod racks;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;

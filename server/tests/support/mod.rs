@@ -35,16 +35,24 @@ pub(crate) struct Cluster {
     dir: TempDir,
     addresses: Vec<String>,
     nodes: Vec<Option<Child>>,
+    /// Of each node; none if there is nothing to tell.
+    racks: Vec<String>,
 }
 
 impl Cluster {
     /// As many nodes as asked for, which serve.
     pub(crate) async fn start(nodes: usize) -> Self {
+        Self::start_in_racks(nodes, &[]).await
+    }
+
+    /// Nodes that stand in these racks.
+    pub(crate) async fn start_in_racks(nodes: usize, racks: &[&str]) -> Self {
         let addresses = (0..nodes).map(|_| free_address()).collect();
         let mut cluster = Self {
             dir: TempDir::new().unwrap(),
             addresses,
             nodes: std::iter::repeat_with(|| None).take(nodes).collect(),
+            racks: racks.iter().map(|rack| (*rack).to_owned()).collect(),
         };
         for node in 1..=nodes {
             cluster.start_node(node);
@@ -76,6 +84,9 @@ impl Cluster {
         let mut command = dlog();
         command.args(["--node-id", &node.to_string(), "--cluster-nodes", &members, "--http", &free_address()]);
         command.args(["--segment-bytes", "128MiB", "--data-dir", data_dir.to_str().unwrap()]);
+        if let Some(rack) = self.racks.get(node - 1) {
+            command.args(["--location", &format!("rack={rack}")]);
+        }
         command
     }
 

@@ -81,6 +81,8 @@ pub(crate) enum Input {
     /// Partitions of logs that were deleted for good.
     Erase(Vec<PartitionUid>),
     Shard(Box<NewShard>),
+    /// Somebody wants to hear how far the shard knows a partition to be released.
+    WatchReleased(ShardId, PartitionUid),
     /// All shards of this node have been handed over.
     AllShards,
     /// The shard's commit thread has something to tell.
@@ -100,6 +102,10 @@ pub(crate) enum Input {
     GetTail {
         partition: PartitionUid,
         reply: oneshot::Sender<Option<Tail>>,
+    },
+    GetUsable {
+        partition: PartitionUid,
+        reply: oneshot::Sender<Vec<ShardRef>>,
     },
     GetProducers {
         partition: PartitionUid,
@@ -187,6 +193,13 @@ impl CoreHandle {
         let (reply, answer) = oneshot::channel();
         self.tell(Input::GetTail { partition, reply });
         answer.await.ok().flatten()
+    }
+
+    /// The members of its nodeset that a partition's sequencer can store on now; none if it is not sequenced here.
+    pub(crate) async fn usable_members(&self, partition: PartitionUid) -> Vec<ShardRef> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::GetUsable { partition, reply });
+        answer.await.unwrap_or_default()
     }
 
     /// The producers that a partition's sequencer knows; `None` if it is not sequenced here, or what they wrote in earlier

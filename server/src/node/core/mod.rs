@@ -10,6 +10,7 @@
 mod inbox;
 mod lanes;
 mod links;
+mod released;
 mod sequencing;
 mod shard;
 mod tails;
@@ -36,6 +37,7 @@ use self::inbox::{FrameBatch, LaneNumber};
 pub(crate) use self::lanes::speaks_for_a_node;
 pub(crate) use self::links::Reach;
 use self::links::{LinkId, Links};
+pub(crate) use self::released::ReleasedMarks;
 use self::sequencing::Sequencing;
 use self::shard::LocalShard;
 pub(crate) use self::shard::{NewShard, Progress, ProgressSink};
@@ -61,6 +63,7 @@ pub(crate) struct CoreSetup {
     pub(crate) proposer: Proposer,
     pub(crate) reach: Reach,
     pub(crate) tails: Tails,
+    pub(crate) released: ReleasedMarks,
 }
 
 /// Starts a core on a thread of its own.
@@ -92,6 +95,7 @@ struct Core {
     links: Links,
     sequencing: Sequencing,
     shards: BTreeMap<ShardId, LocalShard>,
+    released: ReleasedMarks,
     /// Until then others may know of shards that are not here yet.
     has_all_shards: bool,
     stop: Option<oneshot::Sender<()>>,
@@ -100,7 +104,7 @@ struct Core {
 
 impl Core {
     fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { index, me, inbox, counters, admission, settings, proposer, reach, tails } = setup;
+        let CoreSetup { index, me, inbox, counters, admission, settings, proposer, reach, tails, released } = setup;
         Self {
             inbox,
             admission,
@@ -114,6 +118,7 @@ impl Core {
                 counters.clone(),
             ),
             shards: BTreeMap::new(),
+            released,
             has_all_shards: false,
             stop: None,
             me,
@@ -214,8 +219,11 @@ impl Core {
             Input::SealAnew(anew) => self.with_shard(anew.shard, |shard| shard.handle_seal_anew(anew)),
             Input::AllShards => self.has_all_shards = true,
             Input::Shard(new) => {
-                let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone());
+                let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone(), self.released.clone());
                 self.shards.insert(shard.id(), shard);
+            }
+            Input::WatchReleased(shard, partition) => {
+                self.with_shard(shard, |shard| shard.handle_watch_released(partition));
             }
             Input::Trimmed(partitions) => {
                 self.shards.values_mut().for_each(|shard| shard.handle_trimmed(&partitions));
@@ -231,6 +239,10 @@ impl Core {
             Input::Append(append) => self.sequencing.handle_local_append((now, now_ms), append),
             Input::GetTail { partition, reply } => {
                 let _ = reply.send(self.tail(partition));
+            }
+            Input::GetUsable { partition, reply } => {
+                let sequencer = self.sequencing.host.sequencer(partition);
+                let _ = reply.send(sequencer.map(|sequencer| sequencer.usable_members(now)).unwrap_or_default());
             }
             Input::GetProducers { partition, reply } => {
                 let sequencer = self.sequencing.host.sequencer(partition).filter(|sequencer| sequencer.is_ready());

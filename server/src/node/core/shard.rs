@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, spawn_local};
 
 use super::inbox::{CoreHandle, Input, LaneNumber, SealAnew};
+use super::released::ReleasedMarks;
 use crate::node::metrics::CoreCounters;
 
 /// Partitions in one answer to a seal, and blocks that they list together, unless one partition lists more.
@@ -105,10 +106,11 @@ pub(super) struct LocalShard {
     streams: ReadStreams<LaneNumber>,
     inbox: CoreHandle,
     counters: Arc<CoreCounters>,
+    released: ReleasedMarks,
 }
 
 impl LocalShard {
-    pub(super) fn new(new: NewShard, inbox: CoreHandle, counters: Arc<CoreCounters>) -> Self {
+    pub(super) fn new(new: NewShard, inbox: CoreHandle, counters: Arc<CoreCounters>, released: ReleasedMarks) -> Self {
         let NewShard { core, committer, running, progress, lost } = new;
         let mut streams = ReadStreams::new(core.shard());
         streams.handle_lost(lost);
@@ -124,6 +126,7 @@ impl LocalShard {
             stalled: VecDeque::new(),
             inbox,
             counters,
+            released,
         }
     }
 
@@ -210,6 +213,7 @@ impl LocalShard {
             return;
         }
         self.core.handle_failed();
+        self.released.fail(self.core.shard());
         self.stalled.clear();
     }
 
@@ -227,6 +231,14 @@ impl LocalShard {
     fn wake_readers(&mut self, partition: PartitionUid) {
         if let Some(readable) = self.core.readable(partition) {
             self.streams.handle_readable(partition, readable);
+        }
+    }
+
+    /// Somebody asks how far a partition is released: once it is in memory, every move is told.
+    pub(super) fn handle_watch_released(&mut self, partition: PartitionUid) {
+        self.core.want(partition);
+        if let Some(readable) = self.core.readable(partition) {
+            self.released.tell(partition, readable.released);
         }
     }
 
@@ -279,6 +291,7 @@ impl LocalShard {
                 Output::Released { partition, released } => {
                     // What was released may be lost with the process; then it is released again.
                     self.committer.note_marks(partition, &Marks { released, ..Marks::default() });
+                    self.released.tell(partition, released);
                     self.wake_readers(partition);
                 }
             }
