@@ -51,12 +51,16 @@ pub(crate) struct Held {
 /// How far an epoch's promises were checked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Promised {
+    /// With one copy.
+    pub once: Esn,
     pub acked: Esn,
     pub released: Esn,
     pub settled: Esn,
     /// As placements told shards, perhaps before a release does.
     pub settled_in_placements: Esn,
     pub end: Option<(Esn, bool)>,
+    /// Who found the end.
+    pub recoverer: Option<Epoch>,
 }
 
 #[derive(Debug, Default)]

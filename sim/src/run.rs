@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a shard that is well may be passed over: no refusal and no silence is held against it for longer.
 const PASSED_OVER_MAX: Duration = Duration::from_secs(61);
 
+/// How long after all is well a shard may have records beyond an end that it was not told of.
+const TOLD_MAX: Duration = Duration::from_secs(10);
+
 /// Events of a run, at most: a run of this many goes round in circles.
 const EVENTS_MAX: u64 = 500_000;
 
@@ -155,6 +158,12 @@ fn liveness(world: &mut World) -> Result<(), String> {
     world.end_trouble();
     run_until(world, PATIENCE, "everything is written and read", is_caught_up)?;
     invariants::check_end(&world.history)?;
+    // Who was away until now is still on its way back.
+    run_until(world, TOLD_MAX, "everybody knows the ends", |world| nothing_beyond_an_end(world).is_ok())
+        .map_err(|why| nothing_beyond_an_end(world).err().unwrap_or(why))
+}
+
+fn nothing_beyond_an_end(world: &World) -> Result<(), String> {
     let trims = world.history.partitions.iter().map(|(partition, history)| (*partition, history.trim)).collect();
     invariants::nothing_beyond_an_end::check(&world.history.ledger, &trims, |shard, partition, epoch| {
         let (_, node, _) = world.metadata.state.partition(partition)?.newest()?;

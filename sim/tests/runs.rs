@@ -86,6 +86,13 @@ fn what_once_failed_stays_mended() {
         // Records were trimmed that alone told of their producer: after a change of epoch it was a stranger.
         (None, 675),
         (None, 4171),
+        // Faults of the checks. An old sequencer that a decision passed over settled what lies beyond the end.
+        (Some(Focus::Available), 1335),
+        (Some(Focus::Available), 9168),
+        // One acknowledged beyond the end from its own shard, which is all that acks=One asks for.
+        (Some(Focus::Available), 2667),
+        // A shard that came back with the end of all trouble was still to be told of an end.
+        (Some(Focus::Available), 3613),
     ];
     for (focus, seed) in seeds {
         let report = run_focused(seed, focus, false);

@@ -81,6 +81,9 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
             let answered = answered.filter(|_| entry.as_ref().is_some_and(|e| !e.replication.quorum.is_strict()));
             let end = (last_esn, authoritative);
             let new = one_end_per_epoch::check(ledger, partition, epoch, end, answered.as_ref())?;
+            if new {
+                ledger.promised.entry((partition, epoch)).or_default().recoverer = recoverer;
+            }
             match entry {
                 Some(entry) if new => {
                     short_decisions_are_flagged::check(&entry, authoritative, answered.as_ref())?;

@@ -1,4 +1,4 @@
-//! When everything is calm, whoever holds blocks beyond the end of an epoch knows of that end, and so has purged them.
+//! Soon after all is well, whoever holds blocks beyond the end of an epoch knows of that end, and so has purged them.
 
 use std::collections::BTreeMap;
 

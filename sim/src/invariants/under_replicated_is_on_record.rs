@@ -1,6 +1,7 @@
 //! A settled block has a placement that every shard of its copyset has on disk, so that single-copy delivery ships it; and either
 //! these are all the copies that its log asks for, or the metadata tier knows who lacks one. A shard of an earlier wave that is away may
-//! hold another placement: it ships the block once more.
+//! hold another placement: it ships the block once more. What lies beyond an end is not of the log, and needs nothing; where the end has
+//! authority, nothing is settled there.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,16 @@ pub(super) fn check_settled(
     settled: Esn,
 ) -> Result<(), String> {
     let promised = ledger.promised.entry((partition, entry.epoch)).or_default();
+    let settled = match promised.end {
+        // Every write quorum meets the shards that it rests on: no more copies come together.
+        Some((end, true)) if settled > end => {
+            return Err(format!("settled: {} is, beyond the end {end}", Lsn::new(entry.epoch, settled)));
+        }
+        // An old sequencer that the decision passed over may go on alone: it acknowledges and releases nothing of that, for it holds no
+        // lease, and it is not part of the log. So the metadata tier has cut the record at the end.
+        Some((end, _)) => settled.min(end),
+        None => settled,
+    };
     let from = promised.settled.next();
     promised.settled = promised.settled.max(settled);
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
