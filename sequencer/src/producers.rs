@@ -207,6 +207,8 @@ impl ProducerLoad {
         if asked.is_some_and(|(_, at)| at + self.settings.recovery_retry > now) {
             return;
         }
+        // Whoever was asked kept silent. Perhaps nobody is to be asked now: nothing is waited for that is over.
+        self.phase = Phase::Finding { asked: None };
         let authority = self.search_authority();
         if authority == Authority::None {
             return self.ask(now, Lsn::MAX, &[], |state| state.snapshot.is_none());

@@ -425,6 +425,22 @@ fn c11_if_the_newest_snapshot_is_lost_the_one_before_it_is_taken() {
 }
 
 #[test]
+fn c11_whoever_keeps_a_snapshot_to_himself_makes_nobody_spin() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    let with = |esn| SealedState { snapshot: Some(Lsn::new(Epoch(1), Esn(esn))), ..nothing_held(1) };
+    (1..=3).for_each(|node| rig.sealed(node, 2, Ok(with(u32::from(10 - node)))));
+    rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(1), last_esn: Esn(9), authoritative: true });
+    rig.pump();
+    assert_eq!(rig.fetches.len(), 1, "the newest is asked for");
+    [2, 3].into_iter().for_each(|node| rig.link(node, false));
+    rig.wait(Settings::default().recovery_retry);
+    let timeout = rig.sequencer.next_timeout();
+    assert!(timeout.is_none_or(|at| at > rig.now), "{timeout:?} at {:?}: that is over", rig.now);
+    [2, 3].into_iter().for_each(|node| rig.link(node, true));
+    assert_eq!(rig.fetches.len(), 2, "asked again when it proves something");
+}
+
+#[test]
 fn c11_what_no_stored_snapshot_tells_of_is_not_trimmed() {
     let lsn = |esn| Lsn::new(Epoch(1), Esn(esn));
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
