@@ -71,6 +71,8 @@ pub(crate) struct Tracked {
     partition: PartitionUid,
     first: Lsn,
     placed: Placed,
+    /// Its write failed: only the next start can tell whether it is in the log.
+    doubtful: bool,
 }
 
 /// What a shard lost before it was opened.
@@ -155,19 +157,24 @@ impl Shard {
         Ok((shard, lost))
     }
 
-    /// What of the last process's writes is on the disk: after a loss of power whatever is there, otherwise all of it after a sync.
+    /// What of the last process's writes is on the disk: after a loss of power whatever is there, otherwise all of it after a sync,
+    /// except that a write which failed may have left nothing.
     fn track_again(&mut self, medium: &Medium, ledger: &mut Ledger) {
         let me = self.shard_ref();
         for tracked in &medium.unsynced {
-            if !medium.lost_power {
-                self.tracked.push(Tracked { seq: EntrySeq(0), ..tracked.clone() });
+            let again = Tracked { seq: EntrySeq(0), doubtful: false, ..tracked.clone() };
+            if !medium.lost_power && !tracked.doubtful {
+                self.tracked.push(again);
                 continue;
             }
             let (epoch, first_esn) = (tracked.first.epoch(), tracked.first.esn());
             if let Ok(Found::Block(stored)) = self.reader.fetch(tracked.partition, epoch, first_esn) {
                 let StoredBlock { placement, .. } = stored;
                 let placed = Placed { version: placement.version, copyset: placement.copyset };
-                ledger.note_durable(tracked.partition, tracked.first, me, placed);
+                match medium.lost_power {
+                    true => ledger.note_durable(tracked.partition, tracked.first, me, placed),
+                    false => self.tracked.push(Tracked { placed, ..again }),
+                }
             }
         }
     }
@@ -204,7 +211,7 @@ impl Shard {
         if let Err(why) = checked {
             cx.violation(why);
         }
-        self.tracked.push(Tracked { seq, partition, first, placed });
+        self.tracked.push(Tracked { seq, partition, first, placed, doubtful: false });
     }
 
     fn note_synced(&mut self, cx: &mut Context<'_>, durable: EntrySeq) {
@@ -327,6 +334,7 @@ impl Shard {
                     cx.claim(Claim::Trimmed { trim: meta.trim, released });
                 }
                 if self.engine.append(&[entry]).is_err() {
+                    self.tracked.iter_mut().filter(|tracked| tracked.seq == seq).for_each(|t| t.doubtful = true);
                     return self.core.handle_failed();
                 }
                 assert_eq!(seq, self.written.next(), "entries are numbered in their order");
