@@ -273,7 +273,7 @@ impl Recovery {
         let cuts_off = is_proven || bug(Bug::AvailableCutsOff);
         let end = digest.end(if cuts_off { authority } else { Authority::NonAuthoritative });
         let authoritative = is_proven || bug(Bug::DecisionNotFlagged);
-        let blocks = digest.unsettled(end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
+        let blocks = digest.unsettled(entry.epoch, end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
         let repair = Repair::new(self.partition, self.recoverer, end, blocks, self.waves);
         self.phase = Phase::Repairing { repair, authoritative, answered: digest.answered };
         true

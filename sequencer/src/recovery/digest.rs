@@ -7,13 +7,17 @@
 //!
 //! Without an f-majority the run proves nothing: a missing block may have been acknowledged. Then the epoch ends at the highest
 //! record that anybody holds, and readers are told of the loss in between (trap C5).
+//!
+//! INV-SETTLED: settled is the word of the epoch's own sequencer about its own placements. A recoverer that did not hear of it may have
+//! placed some of those blocks anew, and died before it was done: no placement of them is whole any more. Whoever took part tells of
+//! them still, as marks do not move under a seal; so those are repaired like others.
 
 use std::collections::BTreeMap;
 
 use dlog_proto::block::{Copyset, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{BlockSummary, EpochEnd, LostBefore, SealedEpoch};
-use dlog_proto::{Authority, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
+use dlog_proto::{Authority, Epoch, EpochEntry, Esn, Lsn, MemberSet, Quorum, ShardId, Statuses};
 
 /// A copy of a block, as a shard reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,11 +151,14 @@ impl Digest {
         (block.last_esn >= esn).then_some(block)
     }
 
-    /// Blocks that recovery has to look after: those up to `end` that nobody says are settled or trimmed.
-    pub(crate) fn unsettled(&self, end: Esn) -> impl Iterator<Item = &HeldBlock> {
+    /// Blocks that recovery has to look after: those up to `end` that nobody says are settled or trimmed, and settled ones that an earlier
+    /// recoverer of `epoch` has placed anew (INV-SETTLED).
+    pub(crate) fn unsettled(&self, epoch: Epoch, end: Esn) -> impl Iterator<Item = &HeldBlock> {
         let (settled, trim) = (self.settled, self.trim);
-        let is_kept = move |block: &&HeldBlock| block.first_esn > settled && block.last_esn > trim;
-        self.blocks.values().filter(move |block| is_kept(block) && block.last_esn <= end)
+        let is_placed_anew =
+            move |block: &HeldBlock| block.copies.values().any(|copy| copy.version.writer_epoch > epoch);
+        let needs = move |block: &HeldBlock| block.first_esn > settled || is_placed_anew(block);
+        self.blocks.values().filter(move |block| needs(block) && block.last_esn > trim && block.last_esn <= end)
     }
 }
 
@@ -160,7 +167,7 @@ mod tests {
     use std::sync::Arc;
 
     use dlog_proto::{
-        Durability, Epoch, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication,
+        Durability, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication,
     };
 
     use super::*;
@@ -224,7 +231,7 @@ mod tests {
         assert_eq!(authority, Authority::Incomplete);
         assert_eq!(digest.end(authority), Esn(4), "5 is held by nobody, so 7 was never acknowledged");
         assert_eq!(digest.end(Authority::NonAuthoritative), Esn(8), "without proof, nothing that is there is dropped");
-        assert_eq!(digest.unsettled(Esn(4)).count(), 2);
+        assert_eq!(digest.unsettled(entry.epoch, Esn(4)).count(), 2);
     }
 
     #[test]
@@ -280,8 +287,23 @@ mod tests {
         let mut digest = Digest::default();
         digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 3])]));
         digest.add(&entry, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
-        let whole: Vec<_> = digest.unsettled(Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
+        let whole: Vec<_> = digest.unsettled(entry.epoch, Esn(4)).map(|block| block.whole_copyset(&entry)).collect();
         assert_eq!(whole, [Some(MemberSet::first(2)), None]);
+    }
+
+    #[test]
+    fn what_an_earlier_recoverer_placed_anew_is_not_settled() {
+        let entry = entry(4, 2, 2, Durability::Sync);
+        let version = PlacementVersion { writer_epoch: Epoch(2), wave: 1 };
+        let mut digest = Digest::default();
+        digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 6, &[]));
+        // Sealed before it heard of settled; then the recoverer of epoch 2 told it alone of its placement, and died.
+        let anew = BlockSummary { version, ..block(3, &[2, 3]) };
+        digest.add(&entry, 1, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), anew, block(5, &[1, 2])]));
+        let unsettled: Vec<_> = digest.unsettled(entry.epoch, Esn(6)).map(|block| block.first_esn).collect();
+        assert_eq!(unsettled, [Esn(3)]);
+        digest.add(&entry, 2, lost(0), Lsn::new(Epoch(1), Esn(4)), &answer(0, 0, &[]));
+        assert_eq!(digest.unsettled(entry.epoch, Esn(6)).count(), 0, "given up");
     }
 
     #[test]
