@@ -13,7 +13,8 @@
 //! asked again how far, and what is trimmed anywhere needs no copies.
 //!
 //! A disk that is lost while its records are copied takes with it what only it had: the epoch is then judged anew, by what is left. Waves
-//! go on counting, so that no two placements have one version (trap C9).
+//! go on counting, so that no two placements have one version (trap C9). The same where none of a block's copies can be read
+//! (INV-UNREADABLE).
 
 mod digest;
 mod repair;
@@ -27,7 +28,9 @@ use dlog_proto::wire::{
     EpochEnd, FetchTarget, FetchedBlock, LostBefore, SealPartition, SealRefusal, SealedPartition, SealedState,
     StoreAnswer, StoreRefusal,
 };
-use dlog_proto::{Authority, Epoch, EpochEntry, Incarnation, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
+use dlog_proto::{
+    Authority, Epoch, EpochEntry, Esn, Incarnation, Lsn, MemberSet, PartitionUid, Quorum, ShardRef, Time,
+};
 use fastrand::Rng;
 
 use self::digest::Digest;
@@ -99,6 +102,8 @@ pub(crate) struct Recovery {
     phase: Phase,
     /// Highest wave of earlier attempts to repair the oldest undecided epoch.
     waves: u32,
+    /// Its blocks that members have and cannot read.
+    unreadable: BTreeMap<Esn, MemberSet>,
     ends: Vec<EpochEnd>,
     started_at: Time,
     /// Until when the oldest undecided epoch's own sequencer may go on, if that is still to come.
@@ -131,6 +136,7 @@ impl Recovery {
             undecided: undecided.into(),
             phase: Phase::Sealing { enough_since: None },
             waves: 0,
+            unreadable: BTreeMap::new(),
             ends: Vec::new(),
             started_at: now,
             leased_until: None,
@@ -226,6 +232,15 @@ impl Recovery {
             Phase::Sealing { .. } => self.step_sealing(now),
             Phase::Repairing { repair, authoritative, answered } => {
                 repair.pump(&Context { now, entry, usable, lost, settings: &self.settings }, &mut self.rng);
+                let unreadable: Vec<_> = repair.unreadable().collect();
+                if !unreadable.is_empty() {
+                    for (first_esn, by) in unreadable {
+                        let known = self.unreadable.entry(first_esn).or_default();
+                        *known = known.union(by);
+                    }
+                    self.judge_anew();
+                    return true;
+                }
                 if !repair.is_done() {
                     return false;
                 }
@@ -304,6 +319,7 @@ impl Recovery {
                 digest.add(entry, member, *lost, state.trim, epoch);
             }
         }
+        self.unreadable.iter().for_each(|(first_esn, members)| digest.add_unreadable(*first_esn, *members));
         digest
     }
 
@@ -326,6 +342,10 @@ impl Recovery {
         state.connected = connected;
         if !connected {
             state.asked_at = None;
+        }
+        // What one process could not read, the next may.
+        if let (true, Some(member)) = (connected, self.undecided.front().and_then(|e| e.nodeset.index_of_ref(shard))) {
+            self.unreadable.values_mut().for_each(|members| members.remove(member));
         }
         if let (false, Phase::Repairing { repair, .. }, Some(entry)) =
             (connected, &mut self.phase, self.undecided.front())
@@ -374,10 +394,14 @@ impl Recovery {
         let Some(state) = self.shards.get_mut(&shard) else { return };
         let is_news = !std::mem::replace(&mut state.lost, true);
         let counted_on = self.undecided.front().is_some_and(|entry| entry.nodeset.index_of_ref(shard).is_some());
-        if let Phase::Repairing { repair, .. } = &self.phase
-            && is_news
-            && counted_on
-        {
+        if is_news && counted_on {
+            self.judge_anew();
+        }
+    }
+
+    /// A copy that the repair counted on is gone: what is left decides.
+    fn judge_anew(&mut self) {
+        if let Phase::Repairing { repair, .. } = &self.phase {
             self.waves = repair.highest_wave();
             self.phase = Phase::Sealing { enough_since: None };
         }
@@ -423,6 +447,7 @@ impl Recovery {
         self.undecided.pop_front();
         self.phase = Phase::Sealing { enough_since: None };
         self.waves = 0;
+        self.unreadable.clear();
     }
 
     fn say_waiting(&mut self, now: Time) {

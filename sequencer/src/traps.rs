@@ -798,6 +798,44 @@ fn c5_a_disk_that_is_lost_while_its_records_are_copied_is_not_waited_for() {
 }
 
 #[test]
+fn a_block_that_nobody_can_read_is_not_waited_for() {
+    let cannot_read = |rig: &mut Rig, times| {
+        for _ in 0..times {
+            for FetchBlock { shard, incarnation, partition, target } in std::mem::take(&mut rig.fetches) {
+                assert_eq!(shard, ShardId::new(1, 0), "the only one who has it");
+                let answer = FetchedBlock { shard, incarnation, partition, target, found: false };
+                rig.sequencer.handle_fetched(rig.now, &answer, None);
+                rig.sealed(1, 2, Ok(first_block_held(0)));
+            }
+            rig.wait(Settings::default().recovery_retry);
+        }
+    };
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed(1, 2, Ok(first_block_held(0)));
+    rig.sealed(2, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace);
+    cannot_read(&mut rig, 10);
+    rig.wait(Settings::default().recovery_grace);
+    assert_eq!(rig.proposals, [], "n3s0 may have it, if it was acknowledged");
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(0), true), "it was on one disk only");
+
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed(1, 2, Ok(first_block_held(0)));
+    rig.sealed(2, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace);
+    cannot_read(&mut rig, 2);
+    assert_eq!(rig.fetches.len(), 1, "a disk's error may pass");
+    cannot_read(&mut rig, 1);
+    rig.sealed(3, 2, Err(SealRefusal::Incarnation(Some(Incarnation(9)))));
+    rig.wait(Settings::default().recovery_grace);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(2), false), "readers are told that it is lost");
+}
+
+#[test]
 fn what_is_trimmed_while_it_is_recovered_needs_no_copies() {
     let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
     rig.sealed(1, 2, Ok(first_block_held(0)));

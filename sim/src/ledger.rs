@@ -43,6 +43,8 @@ pub(crate) struct Copy {
 
 #[derive(Debug)]
 pub(crate) struct Held {
+    pub partition: PartitionUid,
+    pub first: Lsn,
     pub last: Lsn,
     /// Every shard that ever had it, lost ones too.
     pub copies: BTreeMap<ShardRef, Copy>,
@@ -68,6 +70,8 @@ pub(crate) struct Ledger {
     blocks: BTreeMap<(PartitionUid, Lsn), Held>,
     /// Disks that are gone for good.
     pub lost: BTreeSet<ShardRef>,
+    /// Copies on a disk that was damaged which cannot be read any more.
+    damaged: BTreeSet<(ShardRef, PartitionUid, Lsn)>,
     pub promised: BTreeMap<(PartitionUid, Epoch), Promised>,
     /// Highest seal that a shard has answered.
     pub seals: BTreeMap<(ShardRef, PartitionUid), Epoch>,
@@ -83,17 +87,32 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A shard has taken a block or a placement of one into its queue.
     pub(crate) fn note_cached(&mut self, partition: PartitionUid, first: Lsn, last: Lsn, shard: ShardRef) {
-        let held = self.blocks.entry((partition, first)).or_insert_with(|| Held { last, copies: BTreeMap::new() });
+        let held = self.blocks.entry((partition, first)).or_insert_with(|| Held {
+            partition,
+            first,
+            last,
+            copies: BTreeMap::new(),
+        });
         held.copies.entry(shard).or_default();
     }
 
     /// It is on the shard's disk.
     pub(crate) fn note_durable(&mut self, partition: PartitionUid, first: Lsn, shard: ShardRef, placed: Placed) {
         let Some(held) = self.blocks.get_mut(&(partition, first)) else { return };
+        self.damaged.remove(&(shard, partition, first));
         let copy = held.copies.entry(shard).or_default();
         if copy.durable.as_ref().is_none_or(|known| known.version < placed.version) {
             copy.durable = Some(placed);
         }
+    }
+
+    /// A disk was damaged: finds out what it still has.
+    pub(crate) fn note_damage(&mut self, shard: ShardRef, mut can_read: impl FnMut(PartitionUid, Lsn) -> bool) {
+        let is_here = |held: &Held| held.copies.get(&shard).is_some_and(|copy| copy.durable.is_some());
+        let here =
+            self.blocks.iter().filter(|(_, held)| is_here(held)).map(|((partition, first), _)| (*partition, *first));
+        let broken = here.filter(|(partition, first)| !can_read(*partition, *first));
+        self.damaged.extend(broken.map(|(partition, first)| (shard, partition, first)));
     }
 
     /// Blocks of an epoch that share an LSN with `from` to `upto`, ascending.
@@ -109,10 +128,11 @@ impl Ledger {
         blocks.filter(move |(_, held)| held.last.esn() >= from)
     }
 
-    /// Shards that have it on a disk that is not lost.
+    /// Shards that have it on a disk that is not lost, and can read it.
     pub(crate) fn survivors<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = ShardRef> + 'a {
         let alive = |(shard, copy): (&ShardRef, &Copy)| {
-            (copy.durable.is_some() && !self.lost.contains(shard)).then_some(*shard)
+            let is_damaged = self.damaged.contains(&(*shard, held.partition, held.first));
+            (copy.durable.is_some() && !self.lost.contains(shard) && !is_damaged).then_some(*shard)
         };
         held.copies.iter().filter_map(alive)
     }

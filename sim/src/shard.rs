@@ -150,6 +150,7 @@ impl Shard {
         }
         let lost = Lost { write_cache: recovered.lost_write_cache, durable: !recovered.losses.is_empty() };
         if lost.durable {
+            shard.look_for_damage(ledger);
             shard.core.handle_damaged();
             shard.lost.durable = u64::MAX;
             shard.streams.handle_lost(shard.lost);
@@ -177,6 +178,16 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Tells the ledger what of it cannot be read any more.
+    fn look_for_damage(&self, ledger: &mut Ledger) {
+        // A disk that errs may not err again; it is made to err a few times at most.
+        const READS: usize = 8;
+        ledger.note_damage(self.shard_ref(), |partition, first| {
+            let read = || self.reader.fetch(partition, first.epoch(), first.esn());
+            (0..READS).any(|_| !matches!(read(), Ok(Found::Damaged)))
+        });
     }
 
     /// What is written and not synced.

@@ -8,6 +8,10 @@
 //! Without an f-majority the run proves nothing: a missing block may have been acknowledged. Then the epoch ends at the highest
 //! record that anybody holds, and readers are told of the loss in between (trap C5).
 //!
+//! INV-UNREADABLE: a copy that cannot be read is no copy, and who has one proves nothing about this epoch any more: the block may have
+//! been acknowledged. So only what an f-majority of the others does not have is cut off. Without one the end goes behind it, and readers
+//! are told of the loss: it is never called absent.
+//!
 //! INV-SETTLED: settled is the word of the epoch's own sequencer about its own placements. A recoverer that did not hear of it may have
 //! placed some of those blocks anew, and died before it was done: no placement of them is whole any more. Whoever took part tells of
 //! them still, as marks do not move under a seal; so those are repaired like others.
@@ -65,6 +69,8 @@ pub(crate) struct Digest {
     known_end: Option<EpochEnd>,
     blocks: BTreeMap<Esn, HeldBlock>,
     conflict: Option<Esn>,
+    /// Last record of the blocks of which no copy can be read.
+    unreadable: Esn,
 }
 
 impl Digest {
@@ -93,6 +99,17 @@ impl Digest {
             true => self.statuses.authoritative_empty.insert(member),
             false => self.statuses.under_replicated.insert(member),
         };
+    }
+
+    /// Notes that these members have the block that begins here and cannot read it. To be told after all answers.
+    pub(crate) fn add_unreadable(&mut self, first_esn: Esn, members: MemberSet) {
+        let Some(block) = self.blocks.get_mut(&first_esn) else { return };
+        block.copies.retain(|member, _| !members.contains(*member));
+        members.iter().for_each(|member| self.statuses.under_replicated.insert(member));
+        if block.copies.is_empty() {
+            self.unreadable = self.unreadable.max(block.last_esn);
+            self.blocks.remove(&first_esn);
+        }
     }
 
     fn add_block(&mut self, member: usize, summary: &BlockSummary) {
@@ -142,7 +159,7 @@ impl Digest {
             }
             end
         } else {
-            self.blocks.values().map(|block| block.last_esn).max().unwrap_or(start).max(start)
+            self.blocks.values().map(|block| block.last_esn).max().unwrap_or(start).max(start).max(self.unreadable)
         }
     }
 
@@ -304,6 +321,30 @@ mod tests {
         assert_eq!(unsettled, [Esn(3)]);
         digest.add(&entry, 2, lost(0), Lsn::new(Epoch(1), Esn(4)), &answer(0, 0, &[]));
         assert_eq!(digest.unsettled(entry.epoch, Esn(6)).count(), 0, "given up");
+    }
+
+    #[test]
+    fn who_cannot_read_a_block_proves_nothing() {
+        let entry = entry(3, 2, 2, Durability::Sync);
+        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let digest = |answers: &[usize]| {
+            let mut digest = Digest::default();
+            digest.add(&entry, 0, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2]), block(3, &[1, 2])]));
+            for member in answers {
+                digest.add(&entry, *member, lost(0), Lsn::ZERO, &answer(0, 0, &[block(1, &[1, 2])]));
+            }
+            digest.add_unreadable(Esn(3), MemberSet::from_iter([0]));
+            digest
+        };
+        assert_eq!(digest(&[2]).authority(quorum), Authority::None, "member 1 may have it");
+        let all = digest(&[1, 2]);
+        let authority = all.authority(quorum);
+        assert!(authority.is_authoritative(), "it was on one member only");
+        assert_eq!((all.end(authority), all.unsettled(Epoch(1), Esn(4)).count()), (Esn(2), 1));
+        let mut lossy = digest(&[1, 2]);
+        lossy.add_lost(1);
+        let authority = lossy.authority(quorum);
+        assert_eq!((authority, lossy.end(authority)), (Authority::NonAuthoritative, Esn(4)), "the loss is told");
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::settings::Settings;
 /// Blocks that are repaired at the same time.
 const AT_ONCE: usize = 64;
 
+/// How often all holders of a block are asked for it before their copies are taken for damaged: a disk's error may pass.
+const READS: u32 = 3;
+
 /// What a repair looks at but does not own.
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
@@ -63,6 +66,8 @@ struct BlockRepair {
     fetching_from: Option<usize>,
     /// Holders that could not read it. Asked again when all are in here: a disk's error may pass.
     unreadable: MemberSet,
+    /// How often all of them could not.
+    failed_reads: u32,
     wave: u32,
     plan: Plan,
     asked: MemberSet,
@@ -78,6 +83,7 @@ impl BlockRepair {
             payload: None,
             fetching_from: None,
             unreadable: MemberSet::EMPTY,
+            failed_reads: 0,
             plan: Plan::default(),
             asked: MemberSet::EMPTY,
             done: MemberSet::EMPTY,
@@ -104,6 +110,12 @@ impl Repair {
 
     pub(crate) fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    /// Blocks that nobody who holds them can read, and who these are (INV-UNREADABLE).
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = (Esn, MemberSet)> {
+        let failed = self.active.values().filter(|block| block.failed_reads >= READS && block.payload.is_none());
+        failed.map(|block| (block.held.first_esn, block.held.holders()))
     }
 
     /// Members that lack copies, and from which ESN on.
@@ -177,7 +189,8 @@ impl Repair {
     fn fetch(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
         let holders = block.held.holders().intersection(cx.usable);
         let Some(from) = holders.without(block.unreadable).iter().next() else {
-            // Asked again when the block's time comes.
+            // Asked again when the block's time comes. Who is away may have a good copy.
+            block.failed_reads += u32::from(block.held.holders().is_subset_of(block.unreadable));
             block.unreadable = MemberSet::EMPTY;
             return;
         };
