@@ -35,6 +35,7 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         | Bug::RunIgnoresAcked
         | Bug::RecoveryNeedsAllCopies
         | Bug::EndSparesStores
+        | Bug::OldEndsNotTold
         | Bug::ReadsUndecided => (Focus::Succession, 500),
         _ => (Focus::Succession, 100),
     }
