@@ -23,18 +23,16 @@ fn hunt(bug: Bug) -> (Focus, u64) {
         Bug::NonAuthoritativeCutsOff => (Focus::Lossy, 200),
         Bug::FMajorityWithR => (Focus::Scopes, 200),
         Bug::WindowIgnored => (Focus::Readers, 200),
-        Bug::LeaseFromAnswer | Bug::LeaseBeforeView => (Focus::Available, 1000),
+        Bug::LeaseFromAnswer | Bug::LeaseBeforeView | Bug::AvailableCutsOff => (Focus::Available, 1000),
         Bug::SlowNotPassedOver | Bug::NoProbation | Bug::NoLaterWaves => (Focus::Slow, 100),
-        Bug::AcksWithoutLease
-        | Bug::ReleasesWithoutLease
-        | Bug::RecoveryIgnoresLease
-        | Bug::DecisionNotFlagged
-        | Bug::AvailableCutsOff => (Focus::Available, 500),
+        Bug::AcksWithoutLease | Bug::ReleasesWithoutLease | Bug::RecoveryIgnoresLease | Bug::DecisionNotFlagged => {
+            (Focus::Available, 500)
+        }
+        Bug::EndSparesStores => (Focus::Succession, 1000),
         Bug::SettleBeforeRecord
         | Bug::SnapshotOfUnacknowledged
         | Bug::RunIgnoresAcked
         | Bug::RecoveryNeedsAllCopies
-        | Bug::EndSparesStores
         | Bug::OldEndsNotTold
         | Bug::ReadsUndecided => (Focus::Succession, 500),
         _ => (Focus::Succession, 100),
@@ -57,7 +55,8 @@ fn look_for(bug: Bug) -> Option<Caught> {
             Ok(report) => report.violations.into_iter().next()?,
             Err(panic) => panic_message(&*panic),
         };
-        Some(Caught { seed, by })
+        // What fails without the bug was not caught.
+        run_focused(seed, Some(focus), false).violations.is_empty().then_some(Caught { seed, by })
     })
 }
 
