@@ -122,14 +122,14 @@ async fn impossible_configurations_and_requests_are_refused() {
     assert!(error.to_string().contains("does not go with heartbeats of 1s"), "{error}");
 
     let node = cluster.start(1).await;
-    let error = node.handle_propose(cluster.request(), vec![1, 99].into()).await.unwrap_err();
+    let error = node.handle_propose(cluster.request(), vec![2, 99].into()).await.unwrap_err();
     assert!(error.to_string().contains("does not hold together"), "{error}");
     let error = node.handle_propose(cluster.request(), vec![0; 5 << 20].into()).await.unwrap_err();
     assert!(error.to_string().contains("at most 4194304 bytes, not 5242880"), "{error}");
     let error = node.handle_query(Freshness::Local, &[9]).await.unwrap_err();
     assert!(error.to_string().contains("encoded in version 9"), "{error}");
     for rpc in [RaftRpc::Vote, RaftRpc::Append, RaftRpc::Snapshot, RaftRpc::Propose] {
-        assert!(node.handle_raft(rpc, vec![1, 0xff].into()).await.is_err());
+        assert!(node.handle_raft(rpc, vec![2, 0xff].into()).await.is_err());
     }
     assert_eq!(node.failed(), None);
     cluster.shutdown().await;
