@@ -179,11 +179,6 @@ impl Appender {
         full.unwrap_or(usable).iter().take(replication.factor()).collect()
     }
 
-    /// Members that blocks are not sent to now.
-    pub(crate) fn passed_over(&self, now: Time) -> MemberSet {
-        self.nodeset.all().without(self.health.usable(now))
-    }
-
     /// Whether everything that was taken is acknowledged.
     pub(crate) fn all_acked(&self) -> bool {
         self.pending.is_empty() && self.reached[Level::Acked as usize] == self.window.len()

@@ -44,8 +44,7 @@ impl Health {
 
     /// Members that a store may be sent to.
     pub(crate) fn usable(&self, now: Time) -> MemberSet {
-        let usable = |m: &Member| m.connected && !m.gone && m.refused_until <= now && m.slow_until <= now;
-        self.members.iter().enumerate().filter(|(_, m)| usable(m)).map(|(i, _)| i).collect()
+        self.reachable(|m| m.refused_until <= now && m.slow_until <= now)
     }
 
     /// All other members, in the order in which they should be tried: those that can be asked first, and of these those whose silence
@@ -62,15 +61,18 @@ impl Health {
 
     /// Members that may be asked: slow ones too, if nobody else is there.
     pub(crate) fn askable(&self, now: Time) -> MemberSet {
-        let askable = |m: &Member| m.connected && !m.gone && m.refused_until <= now;
-        self.members.iter().enumerate().filter(|(_, m)| askable(m)).map(|(i, _)| i).collect()
+        self.reachable(|m| m.refused_until <= now)
     }
 
     /// Members that may be asked if the others are too few for a write quorum: those too that refused a while ago. What was the matter
     /// may be over long before it is time to look again.
     pub(crate) fn last_resort(&self, now: Time) -> MemberSet {
-        let askable = |m: &Member| m.connected && !m.gone && m.refused_until.min(m.pardoned_at) <= now;
-        self.members.iter().enumerate().filter(|(_, m)| askable(m)).map(|(i, _)| i).collect()
+        self.reachable(|m| m.refused_until.min(m.pardoned_at) <= now)
+    }
+
+    fn reachable(&self, is_meant: impl Fn(&Member) -> bool) -> MemberSet {
+        let is_meant = |m: &Member| m.connected && !m.gone && is_meant(m);
+        self.members.iter().enumerate().filter(|(_, m)| is_meant(m)).map(|(i, _)| i).collect()
     }
 
     pub(crate) fn set_connected(&mut self, member: usize, connected: bool) {

@@ -14,6 +14,8 @@ mod recovery;
 mod settings;
 mod snapshots;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod traps;
 
 pub use host::{ACTIVATIONS_AT_ONCE, Host, HostOutput};

@@ -215,11 +215,6 @@ impl PartitionSequencer {
         Lsn::new(self.epoch, self.appender.next_esn())
     }
 
-    /// Shards of the nodeset that blocks are not sent to: they cannot be reached, refused not long ago, or did not answer in time.
-    pub fn passed_over(&self, now: Time) -> Vec<ShardRef> {
-        self.appender.passed_over(now).iter().map(|member| self.appender.shard_ref(member)).collect()
-    }
-
     /// Bytes of records that wait, are on their way, or are not settled.
     pub fn window_bytes(&self) -> usize {
         self.appender.window_bytes()
@@ -792,8 +787,7 @@ impl PartitionSequencer {
 
     /// The members of the nodeset that blocks are stored on now, as far as is known: connected, and neither slow nor refusing.
     pub fn usable_members(&self, now: Time) -> Vec<ShardRef> {
-        let nodeset = self.appender.nodeset();
-        self.appender.usable(now).iter().map(|member| nodeset.shard_ref(member)).collect()
+        self.appender.usable(now).iter().map(|member| self.appender.shard_ref(member)).collect()
     }
 
     /// Where the partition ends now.

@@ -13,25 +13,20 @@ use dlog_proto::wire::{
     StoreRefusal,
 };
 use dlog_proto::{
-    Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, Location, LogOffset, Lsn, Member, NodeId,
-    Nodeset, PartitionUid, ProcessId, QuorumConfig, Replication, Scope, ShardId, ShardRef, Time,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, Incarnation, LogOffset, Lsn, Member, NodeId, Nodeset,
+    PartitionUid, ProcessId, QuorumConfig, Replication, Scope, ShardId, ShardRef, Time,
 };
 
 use crate::output::{NewEpochReason, Output, Proposal, Token};
 use crate::partition::{AppendRequest, PartitionSequencer};
 use crate::settings::Settings;
+use crate::testing::nodeset;
 
 const MS: Duration = Duration::from_millis(1);
 
 /// A table of epochs 1 to `newest` on shards n1s0 to n3s0; `ends` of the first of them.
 pub(crate) fn table(quorum: QuorumConfig, newest: u32, ends: &[u32]) -> EpochTable {
-    let member = |node| Member {
-        shard: ShardId::new(node, 0),
-        incarnation: Incarnation(1),
-        location: Location::default(),
-        weight: 1,
-    };
-    let nodeset = Arc::new(Nodeset::new((1..=3).map(member).collect()).unwrap());
+    let nodeset = Arc::new(nodeset(1..=3));
     let replication = Arc::new(Replication::new(quorum));
     let mut base = Some(0);
     let entry = |epoch: u32| {
@@ -489,13 +484,7 @@ fn c11_nothing_is_trimmed_before_it_is_on_record_where_producers_are_known_from(
 fn c11_the_snapshot_is_looked_for_where_the_covering_epoch_has_stored_it() {
     let mut past = table(QuorumConfig::majority(3), 3, &[9]);
     past.covered = Epoch(1);
-    let member = |node| Member {
-        shard: ShardId::new(node, 0),
-        incarnation: Incarnation(1),
-        location: Location::default(),
-        weight: 1,
-    };
-    past.epochs[1].nodeset = Arc::new(Nodeset::new((4..=6).map(member).collect()).unwrap());
+    past.epochs[1].nodeset = Arc::new(nodeset(4..=6));
     let mut rig = Rig::of(past, Settings::default());
     (4..=6).for_each(|node| rig.sealed(node, 3, Ok(nothing_held(2))));
     rig.sequencer.handle_decided(EpochEnd { epoch: Epoch(2), last_esn: Esn(0), authoritative: true });

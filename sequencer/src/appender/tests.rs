@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use dlog_proto::QuorumConfig;
 use dlog_proto::wire::Kept;
-use dlog_proto::{Incarnation, Location, Member, QuorumConfig, ShardId};
 
 use super::*;
+use crate::testing::nodeset;
 
 /// One appender and its nodeset, of which some live: they answer at once.
 struct Rig {
@@ -19,13 +20,7 @@ struct Rig {
 
 impl Rig {
     fn new(members: usize, quorum: QuorumConfig, live: MemberSet, seed: u64) -> Self {
-        let member = |node| Member {
-            shard: ShardId::new(node, 0),
-            incarnation: Incarnation(1),
-            location: Location::default(),
-            weight: 1,
-        };
-        let nodeset = Arc::new(Nodeset::new((1..=members as u16).map(member).collect()).unwrap());
+        let nodeset = Arc::new(nodeset(1..=members as u16));
         let replication = Arc::new(Replication::new(quorum));
         let (settings, rng) = (Arc::new(Settings::default()), Rng::with_seed(seed));
         let appender = Appender::new(PartitionUid(1), Epoch(1), nodeset, replication, settings, rng);

@@ -183,29 +183,22 @@ impl Digest {
 mod tests {
     use std::sync::Arc;
 
-    use dlog_proto::{
-        Durability, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication,
-    };
+    use dlog_proto::{Durability, NodeId, ProcessId, QuorumConfig, Replication};
 
     use super::*;
+    use crate::testing::nodeset;
 
     fn lost(cached: u64) -> LostBefore {
         LostBefore { cached, durable: 0 }
     }
 
     fn entry(nodes: u16, r: u8, w: u8, durability: Durability) -> EpochEntry {
-        let member = |node| Member {
-            shard: ShardId::new(node, 0),
-            incarnation: Incarnation(1),
-            location: Location::default(),
-            weight: 1,
-        };
         let quorum = QuorumConfig { replication_factor: r, write_quorum: w, read_quorum: r + 1 - w };
         EpochEntry {
             epoch: Epoch(1),
             sequencer: NodeId(1),
             process: ProcessId(1),
-            nodeset: Arc::new(Nodeset::new((1..=nodes).map(member).collect()).unwrap()),
+            nodeset: Arc::new(nodeset(1..=nodes)),
             replication: Arc::new(Replication { durability, ..Replication::new(quorum) }),
             base_offset: None,
             end: None,
