@@ -55,6 +55,14 @@ impl Kafka {
         Self(stream)
     }
 
+    /// A connection to a node that has just made a topic of one copy, all of which is led.
+    pub(crate) fn with_topic(address: &str, name: &str, partitions: i32) -> Self {
+        let mut kafka = Self::connect(address);
+        kafka.create(name, partitions, 1);
+        kafka.leaders(name);
+        kafka
+    }
+
     /// Sends a frame.
     pub(crate) fn tell(&mut self, frame: &[u8]) {
         let len = (frame.len() as i32).to_be_bytes();

@@ -9,10 +9,13 @@ use crate::client::{Kafka, produce_request, text};
 use crate::support::Cluster;
 
 fn batch(base_sequence: i32) -> Bytes {
+    batch_of(ProducerStamp { id: 9000, epoch: 0, base_sequence })
+}
+
+fn batch_of(producer: ProducerStamp) -> Bytes {
     let mut builder = BatchBuilder::new(1024);
     builder.append(&NewRecord::of_value(1, b"value"));
-    let producer = Some(ProducerStamp { id: 9000, epoch: 0, base_sequence });
-    builder.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze()
+    builder.finish(BatchOptions { producer: Some(producer), ..BatchOptions::default() }).freeze()
 }
 
 /// A request in a version that nobody knows, without a client's name.
@@ -53,9 +56,7 @@ async fn versions_that_are_not_known_are_answered_in_version_0() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_wants_no_acknowledgement_gets_none_and_keeps_its_order() {
     let cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("unacknowledged", 1, 1);
-    kafka.leaders("unacknowledged");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "unacknowledged", 1);
     assert_eq!(kafka.produce_patiently("unacknowledged", 0, &batch(0)), 0);
     // Were one of them answered, it would be taken for the answer to the last.
     (1..50).for_each(|sequence| kafka.tell_request(9, &produce_request("unacknowledged", 0, 0, batch(sequence))));
@@ -73,9 +74,7 @@ async fn who_wants_no_acknowledgement_gets_none_and_keeps_its_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_log_takes_is_refused_by_the_code_that_clients_know() {
     let cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("picky", 1, 1);
-    kafka.leaders("picky");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "picky", 1);
     let good = batch(0);
     let broken = |at: usize, value: u8| {
         let mut bytes = BytesMut::from(&good[..]);
@@ -100,9 +99,6 @@ async fn what_no_log_takes_is_refused_by_the_code_that_clients_know() {
     request.acks = -1;
     assert_eq!(kafka.ask(9, &request).responses[0].partition_responses[0].base_offset, 0, "nothing was taken before");
     // A producer that is not known begins with its first batch.
-    let mut stranger = BatchBuilder::new(1024);
-    stranger.append(&NewRecord::of_value(1, b"value"));
-    let producer = Some(ProducerStamp { id: 5_000_000, epoch: 3, base_sequence: 0 });
-    let stranger = stranger.finish(BatchOptions { producer, ..BatchOptions::default() }).freeze();
+    let stranger = batch_of(ProducerStamp { id: 5_000_000, epoch: 3, base_sequence: 0 });
     assert_eq!(kafka.produce("picky", 0, stranger), Ok(1));
 }

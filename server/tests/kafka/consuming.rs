@@ -49,9 +49,7 @@ fn some(count: usize) -> bytes::Bytes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_waits_as_long_as_it_says_and_no_longer() {
     let cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("waiting", 1, 1);
-    kafka.leaders("waiting");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "waiting", 1);
     // An empty partition has an end, and whoever is there waits.
     assert_eq!((kafka.list_offset("waiting", EARLIEST).0, kafka.list_offset("waiting", LATEST).0), (0, 0));
     assert_eq!(kafka.list_offset("waiting", 5), (-1, -1), "no record has that time");
@@ -88,9 +86,7 @@ async fn a_fetch_waits_as_long_as_it_says_and_no_longer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_stays_where_it_is_when_epochs_change_and_records_are_deleted() {
     let mut cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("ends", 1, 1);
-    kafka.leaders("ends");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "ends", 1);
     assert_eq!(kafka.produce_patiently("ends", 0, &some(5)), 0);
     for _ in 0..2 {
         cluster.kill(1);

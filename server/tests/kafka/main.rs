@@ -99,9 +99,7 @@ async fn consumers_read_on_across_epochs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn producers_and_sizes_are_described() {
     let cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("described", 2, 1);
-    kafka.leaders("described");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "described", 2);
     let mut init = InitProducerIdRequest::default();
     init.transactional_id = None;
     let id = kafka.ask(4, &init).producer_id.0;

@@ -97,9 +97,7 @@ async fn log_append_time_is_the_sequencers_for_producers_consumers_and_searches(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches_by_time_find_the_first_record_that_is_not_older() {
     let cluster = Cluster::start(1).await;
-    let mut kafka = Kafka::connect(cluster.address(1));
-    kafka.create("searched", 1, 1);
-    kafka.leaders("searched");
+    let mut kafka = Kafka::with_topic(cluster.address(1), "searched", 1);
     let mut rng = fastrand::Rng::with_seed(7);
     let (now, mut all) = (now_ms(), Vec::new());
     for _ in 0..40 {
