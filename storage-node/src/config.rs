@@ -16,7 +16,8 @@ pub struct EngineConfig {
     pub group_len_max: u32,
     /// Space on the disk that is left free when a segment is made.
     pub keep_free_bytes: u64,
-    /// How far ahead of the write position zeros are written into files that are not recycled. 0 for never.
+    /// How far ahead of the write position zeros are written into files that are not recycled, while somebody waits for syncs.
+    /// 0 for never.
     pub zero_ahead_bytes: u32,
     /// The index is flushed when this much was written since the last time: a restart reads at most this much and what was
     /// not indexed yet.

@@ -30,6 +30,7 @@ pub(crate) struct Counters {
     payload_bytes: AtomicU64,
     /// Bytes given to the disk for the log, zeros written ahead not counted.
     written_bytes: AtomicU64,
+    zeroed_bytes: AtomicU64,
     syncs: [AtomicU64; SyncReason::ALL.len()],
     damaged_blocks: AtomicU64,
     rewritten_bytes: AtomicU64,
@@ -44,6 +45,8 @@ pub struct CounterValues {
     pub entries: u64,
     pub payload_bytes: u64,
     pub written_bytes: u64,
+    /// Zeros written ahead of the log.
+    pub zeroed_bytes: u64,
     pub syncs: [u64; SyncReason::ALL.len()],
     pub damaged_blocks: u64,
     /// Bytes of segments that were written again, sorted or without what is not needed.
@@ -62,8 +65,16 @@ impl Counters {
         self.written_bytes.fetch_add(written_bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn zeroed(&self, bytes: u64) {
+        self.zeroed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn sync(&self, reason: SyncReason) {
         self.syncs[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn syncs(&self, reason: SyncReason) -> u64 {
+        self.syncs[reason as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn damaged_block(&self) {
@@ -89,6 +100,7 @@ impl Counters {
             entries: value(&self.entries),
             payload_bytes: value(&self.payload_bytes),
             written_bytes: value(&self.written_bytes),
+            zeroed_bytes: value(&self.zeroed_bytes),
             syncs: self.syncs.each_ref().map(value),
             damaged_blocks: value(&self.damaged_blocks),
             rewritten_bytes: value(&self.rewritten_bytes),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dlog_proto::PartitionUid;
 
+use crate::counters::SyncReason;
 use crate::engine::UpkeepError;
 use crate::index::kv::{Direction, Kv, KvError};
 use crate::index::schema::{PartitionRow, Row, SegmentRow, Table, partition_of, segment_of};
@@ -49,6 +50,8 @@ pub(crate) struct Upkeep {
     /// Segments that cannot be rewritten.
     unfit: HashSet<SegmentId>,
     scrub: Scrub,
+    /// Syncs that somebody waited for, when zeros were written ahead the last time.
+    waited_for: u64,
 }
 
 impl Upkeep {
@@ -73,6 +76,7 @@ impl Upkeep {
             rewrite: None,
             unfit: HashSet::new(),
             scrub: Scrub::new(SegmentId::default()),
+            waited_for: 0,
         }
     }
 
@@ -198,19 +202,29 @@ impl Upkeep {
         disk.sync_dir()?;
         self.next_segment = id.next();
         let segment = Segment::new(Arc::clone(disk), &header, filled);
-        segment.fill(self.shared.config.zero_ahead_bytes)?;
+        if self.is_waited_for() {
+            self.shared.counters.zeroed(segment.fill(self.shared.config.zero_ahead_bytes)?);
+        }
         Ok(Arc::new(segment))
     }
 
-    /// Writes zeros ahead of the log.
-    pub(crate) fn fill(&self) -> io::Result<()> {
+    /// Writes zeros ahead of the log, while somebody waits for its syncs.
+    pub(crate) fn fill(&mut self) -> io::Result<()> {
         let (written, ahead) = (self.shared.written(), self.shared.config.zero_ahead_bytes);
         match self.shared.segments.get(written.segment) {
-            Some(active) if ahead > 0 && active.needs_fill(written.offset.saturating_add(ahead / 2)) => {
-                active.fill(written.offset.saturating_add(ahead))
+            Some(active) if active.needs_fill(written.offset.saturating_add(ahead / 2)) && self.is_waited_for() => {
+                self.shared.counters.zeroed(active.fill(written.offset.saturating_add(ahead))?);
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
+    }
+
+    /// Whether somebody waited for a sync since this was asked the last time. Zeros make nothing but such syncs faster, and
+    /// cost as much as what is written over them.
+    fn is_waited_for(&mut self) -> bool {
+        let waited_for = self.shared.counters.syncs(SyncReason::Asked);
+        self.shared.config.zero_ahead_bytes > 0 && std::mem::replace(&mut self.waited_for, waited_for) < waited_for
     }
 
     /// Segments that are wholly indexed and hold no block or amend that is still needed.

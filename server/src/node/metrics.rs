@@ -114,6 +114,7 @@ impl Out<'_, '_> {
         family("shard_entries", "Entries written: blocks, placements, seals, ends", |values| values.entries)?;
         family("shard_payload_bytes", "Bytes of blocks written", |values| values.payload_bytes)?;
         family("shard_written_bytes", "Bytes given to the disk for the log", |values| values.written_bytes)?;
+        family("shard_zeroed_bytes", "Zeros written ahead of the log", |values| values.zeroed_bytes)?;
         family("shard_groups", "Writes that those entries shared", |values| values.groups)?;
         family("shard_damaged_blocks", "Damaged blocks met by readers", |values| values.damaged_blocks)?;
         let kind = ConstCounter::new(0_u64).metric_type();

@@ -2,7 +2,7 @@
 //!
 //! Readers do wait for it: what is not durable is not released. So an idle shard starts at once, and a busy one after a rest in
 //! which more gathers: at least [`CommitConfig::cache_rest_min`](super::CommitConfig::cache_rest_min), and so long that syncs take a
-//! tenth of the time. A disk so slow that this would be longer than `cache_age_max` gets no more than that.
+//! fifth of the time. A disk so slow that this would be longer than `cache_age_max` gets no more than that.
 //!
 //! Through a file handle of its own: the kernel tells an error of writing back once per handle, so that a sync here can
 //! never swallow an error that a sync of the commit thread must see, nor the other way round.
@@ -19,7 +19,7 @@ use crate::segment::{Position, SegmentId};
 use crate::shared::Shared;
 
 /// A rest is so many times as long as the sync before it.
-const REST_TIMES: u32 = 9;
+const REST_TIMES: u32 = 4;
 
 /// Where the commit thread leaves what is to be flushed.
 #[derive(Debug, Clone)]

@@ -102,7 +102,7 @@ impl Default for CommitConfig {
         Self {
             queue_bytes_max: 64 << 20,
             cache_age_max: Duration::from_millis(250),
-            cache_rest_min: Duration::from_millis(3),
+            cache_rest_min: Duration::from_millis(1),
             cache_bytes_max: 64 << 20,
             mark_after: Duration::from_millis(100),
             reclaim_every: Duration::from_secs(10),

@@ -83,22 +83,26 @@ impl Segment {
         self.filled.is_below(upto.min(self.len))
     }
 
-    /// Writes zeros and syncs them, one step at a time, up to `upto`: the first write into a fresh extent costs a sync of
+    /// Writes zeros and syncs them, one step at a time, up to `upto`, and says how many: the first write into a fresh extent costs a sync of
     /// that write 30 to 100 % more. Through a file handle of its own, because an error of writing back is told to each
     /// handle once: were it the one that commits sync, this sync could swallow an error that a commit must see.
-    pub(crate) fn fill(&self, upto: u32) -> io::Result<()> {
+    pub(crate) fn fill(&self, upto: u32) -> io::Result<u64> {
         const STEP_LEN: u32 = 1 << 20;
         static ZEROS: [u8; STEP_LEN as usize] = [0; STEP_LEN as usize];
         let upto = upto.next_multiple_of(4096).min(self.len);
         if !self.filled.is_below(upto) {
-            return Ok(());
+            return Ok(0);
         }
         let file = self.disk.open(&self.id.file_name())?;
-        let zero = |at: u32, len: u32| file.write_at(at.into(), &[IoSlice::new(&ZEROS[..len as usize])]);
-        while self.filled.fill_step(upto, STEP_LEN, zero)? {
+        let mut filled = 0;
+        let mut zero = |at: u32, len: u32| {
+            filled += u64::from(len);
+            file.write_at(at.into(), &[IoSlice::new(&ZEROS[..len as usize])])
+        };
+        while self.filled.fill_step(upto, STEP_LEN, &mut zero)? {
             file.sync()?;
         }
-        Ok(())
+        Ok(filled)
     }
 }
 

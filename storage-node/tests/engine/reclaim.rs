@@ -161,3 +161,22 @@ fn bytes_of(item: &ReadItem) -> bytes::Bytes {
     let ReadItem::Block(stored) = item else { panic!("{item:?}") };
     stored.block.bytes().clone().into_contiguous()
 }
+
+#[test]
+fn zeros_are_written_ahead_only_while_somebody_waits_for_syncs() {
+    let machine =
+        Machine { config: EngineConfig { zero_ahead_bytes: 12 << 10, ..EngineConfig::small() }, ..Machine::new() };
+    let (mut engine, _) = machine.open();
+    fill(&mut engine, 1..=10);
+    engine.upkeep(0).unwrap();
+    assert_eq!(engine.counters().zeroed_bytes, 0);
+
+    engine.sync().unwrap();
+    engine.upkeep(0).unwrap();
+    let zeroed = engine.counters().zeroed_bytes;
+    assert!((4 << 10..=24 << 10).contains(&zeroed), "{zeroed} bytes");
+
+    fill(&mut engine, 11..=100);
+    engine.upkeep(0).unwrap();
+    assert_eq!(engine.counters().zeroed_bytes, zeroed);
+}
