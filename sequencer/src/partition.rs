@@ -7,50 +7,41 @@
 //! Plain appends are taken from the first moment. What depends on the past waits until it is known: idempotent appends and
 //! those that want an offset.
 //!
-//! INV-RELEASE: nothing of this epoch is released before every earlier epoch is decided; `released` never goes back.
 //! INV-LEASE, in logs that prefer availability: without a lease nothing is acknowledged and nothing released.
-//! INV-DEDUP: a retry is answered with the first answer only if that batch is acknowledged or its epoch decided (trap C11), and not if
-//! it lies beyond the end.
+
+mod appends;
+mod releases;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use dlog_proto::block::{Block, BlockBuilder, Copyset, Placement, PlacementVersion};
+use dlog_proto::block::{Block, Placement};
 use dlog_proto::bugs::{Bug, bug};
-use dlog_proto::producer::{ActiveProducer, Admission, ProducerBatch, ProducerTable, StoredBatch};
-use dlog_proto::record::{self, BatchError, BatchHeader, NO_TIMESTAMP};
+use dlog_proto::producer::{ActiveProducer, ProducerTable};
 use dlog_proto::wire::{
-    Acks, Amend, AppendError, AppendOk, EpochEnd, FetchTarget, FetchedBlock, Flushed, Kept, LostBefore,
-    PartitionRelease, ProducersRead, SealedPartition, Store, StoreAnswer, StoreMode, Tail, WirePlacement,
+    Amend, AppendError, EpochEnd, FetchTarget, FetchedBlock, Flushed, LostBefore, ProducersRead, SealedPartition,
+    Store, StoreAnswer, StoreMode, Tail, WirePlacement,
 };
 use dlog_proto::{
-    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, Quorum, ShardId,
-    ShardRef, Time, TimestampMs,
+    Durability, End, Epoch, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, PartitionUid, ShardId, ShardRef, Time,
+    TimestampMs,
 };
 use fastrand::Rng;
 
-use crate::appender::{Appender, AppenderOutput, Refusal};
+use crate::appender::{Appender, AppenderOutput};
 use crate::in_flight::Waiter;
-use crate::output::{Event, NewEpochReason, Output, Proposal, Token};
+use crate::output::{Event, NewEpochReason, Output, Proposal};
 use crate::producers::ProducerLoad;
 use crate::recovery::{Outcome, Recovery};
 use crate::settings::Settings;
 use crate::snapshots::Snapshots;
 
-/// An append as it arrives.
-#[derive(Debug)]
-pub struct AppendRequest {
-    pub token: Token,
-    pub acks: Acks,
-    /// Answer with the offset, even if that means waiting.
-    pub with_offset: bool,
-    /// The records get the time at which the epoch takes them instead of their producer's.
-    pub append_time: bool,
-    /// One record batch; validated here.
-    pub batch: Bytes,
-}
+pub use appends::AppendRequest;
+pub(crate) use releases::earlier_ends;
+
+use appends::Waiting;
+use releases::{ENDS_KEPT_MAX, Marks};
 
 /// How far the past is known.
 #[derive(Debug)]
@@ -67,23 +58,6 @@ enum Succession {
     /// Nothing more is taken; once everything taken is acknowledged, a new epoch is asked for. So nobody sees an error.
     Draining(NewEpochReason),
     Asked,
-}
-
-/// What shards are told of this epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Marks {
-    released: Lsn,
-    settled: Esn,
-    /// See [`PartitionRelease::trim_limit`].
-    trim_limit: Lsn,
-}
-
-/// An append that depends on the past.
-#[derive(Debug)]
-struct Waiting {
-    request: AppendRequest,
-    header: BatchHeader,
-    until: Time,
 }
 
 #[derive(Debug)]
@@ -204,12 +178,6 @@ impl PartitionSequencer {
         matches!(self.past, Past::Ready)
     }
 
-    /// Last LSN that may be read, once the earlier epochs are decided.
-    pub fn released(&self) -> Option<Lsn> {
-        let known = !matches!(self.past, Past::Recovering(_)) || bug(Bug::ReleaseBeforeRecovery);
-        known.then(|| Lsn::new(self.epoch, self.released))
-    }
-
     /// The LSN that the next record gets.
     pub fn next_lsn(&self) -> Lsn {
         Lsn::new(self.epoch, self.appender.next_esn())
@@ -233,128 +201,6 @@ impl PartitionSequencer {
     /// Producers that wrote not long ago. All of them, once it is ready.
     pub fn producers(&self) -> impl Iterator<Item = ActiveProducer> {
         self.producers.active()
-    }
-
-    /// Takes an append. The answer comes as [`Output::Reply`].
-    pub fn handle_append(&mut self, now: Time, now_ms: TimestampMs, request: AppendRequest) {
-        self.now_ms = self.now_ms.max(now_ms);
-        if self.preempted_by.is_some() {
-            return self.refuse(request.token, AppendError::NotSequencer { node: None, epoch: self.epoch });
-        }
-        let header = match record::check_produced(&request.batch, &self.settings.batch_limits, now_ms) {
-            Ok(header) => header,
-            Err(error) => return self.refuse(request.token, append_error(error)),
-        };
-        let depends = request.with_offset || header.last_sequence().is_some();
-        let queue = !self.waiting.is_empty() || !(matches!(self.past, Past::Ready) || bug(Bug::DedupDoesNotWait));
-        if depends && queue || self.succession != Succession::None {
-            return self.wait(now, request, header);
-        }
-        if let Some(request) = self.admit(now, request, &header) {
-            self.wait(now, request, header);
-        }
-    }
-
-    fn wait(&mut self, now: Time, request: AppendRequest, header: BatchHeader) {
-        if self.waiting_bytes + request.batch.len() > self.settings.recovery_wait_bytes_max {
-            return self.refuse(request.token, self.recovering());
-        }
-        self.waiting_bytes += request.batch.len();
-        self.waiting.push_back(Waiting { request, header, until: now + self.settings.recovery_wait });
-    }
-
-    fn recovering(&self) -> AppendError {
-        let reason = match &self.past {
-            Past::Recovering(recovery) => recovery.waits_for(),
-            Past::ReadingProducers(_) => "what producers wrote is being read back".to_owned(),
-            Past::Ready => "a new epoch is being activated".to_owned(),
-        };
-        AppendError::Recovering { reason, retry_after_ms: 100 }
-    }
-
-    /// Takes a batch whose past is known, or does not matter. Gives it back if it has to wait for a new epoch.
-    fn admit(&mut self, now: Time, request: AppendRequest, header: &BatchHeader) -> Option<AppendRequest> {
-        let Some(batch) = producer_batch(header) else { return self.append(request, header).err() };
-        match self.producers.admit(&batch) {
-            Admission::New => match self.append(request, header) {
-                Ok(Some(esn)) => {
-                    let lsn = Lsn::new(self.epoch, esn);
-                    self.producers.note(&batch, lsn, self.now_ms);
-                    self.snapshots.note(lsn);
-                }
-                Ok(None) => {}
-                Err(request) => return Some(request),
-            },
-            Admission::Duplicate(stored) => self.answer_duplicate(now, &request, stored),
-            Admission::OutOfOrder { expected } => {
-                let (producer, found) = (batch.producer, batch.first_sequence);
-                self.refuse(request.token, AppendError::OutOfOrder { producer, expected, found });
-            }
-            Admission::Fenced { current } => {
-                self.refuse(request.token, AppendError::Fenced { producer: batch.producer, current });
-            }
-            Admission::Unknown => {
-                self.refuse(request.token, AppendError::UnknownProducer { producer: batch.producer });
-            }
-        }
-        None
-    }
-
-    /// Hands a batch to the epoch. Its first ESN, unless it was refused; the batch itself, if the epoch is full.
-    fn append(&mut self, request: AppendRequest, header: &BatchHeader) -> Result<Option<Esn>, AppendRequest> {
-        let (token, acks) = (request.token, request.acks);
-        let produced = (header.base_timestamp_ms.min(header.max_timestamp_ms), header.max_timestamp_ms);
-        // Stamped only here: what had to wait may go to a new epoch, and is checked there as what a producer sent.
-        let (batch, timestamps, append_time) = match request.append_time {
-            true => (with_append_time(&request.batch, self.now_ms), (self.now_ms, self.now_ms), self.now_ms),
-            false => (request.batch.clone(), produced, NO_TIMESTAMP),
-        };
-        let waiter = |esn| Some(Waiter { token, acks, esn, append_time, duplicate: false });
-        let len = batch.len() as u64;
-        match self.appender.handle_append(batch, header.span(), timestamps, waiter) {
-            Ok(esn) => {
-                self.snapshots.add_bytes(len);
-                Ok(Some(esn))
-            }
-            Err(Refusal::EpochFull) if header.span() > self.settings.esn_max.0 => {
-                let reason = format!("it has {} records, and an epoch takes {}", header.span(), self.settings.esn_max);
-                self.refuse(token, AppendError::Invalid { reason });
-                Ok(None)
-            }
-            Err(Refusal::EpochFull) => {
-                self.succession = Succession::Draining(NewEpochReason::EpochFull);
-                Err(request)
-            }
-            Err(refusal @ Refusal::Overloaded) => {
-                self.refuse(token, refusal.into());
-                Ok(None)
-            }
-        }
-    }
-
-    /// INV-DEDUP: a batch of this epoch that is still on its way answers when it is acknowledged.
-    fn answer_duplicate(&mut self, now: Time, request: &AppendRequest, stored: StoredBatch) {
-        let (token, acks, esn) = (request.token, request.acks, stored.lsn.esn());
-        let append_time = if request.append_time { stored.timestamp } else { NO_TIMESTAMP };
-        if stored.lsn.epoch() == self.epoch {
-            let waiter = Waiter { token, acks, esn, append_time, duplicate: true };
-            if !bug(Bug::DuplicateAnsweredEarly) {
-                if self.appender.join(waiter) {
-                    return;
-                }
-                assert!(esn <= self.appender.acked() || acks == Acks::One, "what is not on its way is acknowledged");
-            }
-        }
-        if stored.lsn.epoch() == self.epoch {
-            return self.done(now, Waiter { token, acks, esn, append_time, duplicate: true });
-        }
-        let offset = self.table.offset_of(stored.lsn);
-        let ok = AppendOk { lsn: stored.lsn, offset, append_time, duplicate: true };
-        self.out.push_back(Output::Reply { token, outcome: Ok(ok) });
-    }
-
-    fn refuse(&mut self, token: Token, error: AppendError) {
-        self.out.push_back(Output::Reply { token, outcome: Err(error) });
     }
 
     /// Gives way to a new epoch once everything taken is acknowledged.
@@ -431,15 +277,6 @@ impl PartitionSequencer {
             self.appender.handle_stored(now, answer);
         } else if let Past::Recovering(recovery) = &mut self.past {
             recovery.handle_stored(now, answer);
-        }
-    }
-
-    fn handle_snapshot_stored(&mut self, answer: &StoreAnswer) {
-        let from = ShardRef { shard: answer.shard, incarnation: answer.incarnation };
-        let is_kept = answer.epoch == self.epoch && answer.result == Ok(Kept::Flushed);
-        if let Some(member) = self.appender.nodeset().index_of_ref(from).filter(|_| is_kept) {
-            let quorum = Quorum::new(self.appender.nodeset(), self.appender.replication());
-            self.snapshots.handle_stored(member, Lsn::new(answer.epoch, answer.first_esn), quorum);
         }
     }
 
@@ -602,25 +439,6 @@ impl PartitionSequencer {
         self.past = Past::ReadingProducers(Box::new(load));
     }
 
-    fn take_waiting(&mut self, now: Time) {
-        loop {
-            let goes_on = matches!(self.past, Past::Ready) && self.succession == Succession::None;
-            let Some(Waiting { request, header, until }) = self.waiting.pop_front_if(|w| goes_on || w.until <= now)
-            else {
-                return;
-            };
-            let len = request.batch.len();
-            if !goes_on {
-                let error = self.recovering();
-                self.refuse(request.token, error);
-            } else if let Some(request) = self.admit(now, request, &header) {
-                self.waiting.push_front(Waiting { request, header, until });
-                return;
-            }
-            self.waiting_bytes -= len;
-        }
-    }
-
     fn drain_appender(&mut self, now: Time) {
         while let Some(output) = self.appender.poll_output() {
             match output {
@@ -657,16 +475,6 @@ impl PartitionSequencer {
         self.out.push_back(Output::Amend(Amend { shard, incarnation, partition, epoch, first_esn, mode, placement }));
     }
 
-    fn done(&mut self, now: Time, waiter: Waiter) {
-        if !self.may_acknowledge(now) {
-            return self.unleased.push_back(waiter);
-        }
-        let lsn = Lsn::new(self.epoch, waiter.esn);
-        let offset = self.table.offset_of(lsn);
-        let ok = AppendOk { lsn, offset, append_time: waiter.append_time, duplicate: waiter.duplicate };
-        self.out.push_back(Output::Reply { token: waiter.token, outcome: Ok(ok) });
-    }
-
     /// Another epoch has taken over: whatever is not acknowledged never will be by this sequencer.
     fn preempt(&mut self, now: Time, by: Epoch) {
         if self.preempted_by.is_some() {
@@ -691,68 +499,6 @@ impl PartitionSequencer {
                 self.done(now, waiter);
             }
         }
-    }
-
-    /// Appends that wait for a new epoch, in order, for the sequencer that replaces this one.
-    pub fn take_waiting_appends(&mut self) -> Vec<AppendRequest> {
-        self.waiting_bytes = 0;
-        std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.request).collect()
-    }
-
-    /// INV-RELEASE.
-    fn release(&mut self) {
-        let Some(released) = self.released() else { return };
-        let marks =
-            Marks { released, settled: self.appender.settled(), trim_limit: self.snapshots.trim_limit(released) };
-        if self.last_release == Some(marks) {
-            return;
-        }
-        let last = self.last_release.replace(marks);
-        assert!(last.is_none_or(|last| last.released <= released), "released never goes back");
-        // Who has records of earlier epochs only waits for two things: that they may be read, and that all of them may be trimmed.
-        let begin = Lsn::new(self.epoch, Esn::ZERO);
-        let is_for_all = last.is_none_or(|last| last.trim_limit < begin && marks.trim_limit >= begin);
-        let (to, ends_max) = match is_for_all {
-            true => (&self.listeners, ENDS_KEPT_MAX),
-            false => (&self.told_always, ENDS_TOLD_ALWAYS),
-        };
-        let to = to.iter().copied().filter(|s| self.connected.contains(&s.shard)).collect();
-        self.send_release(to, marks, ends_max);
-    }
-
-    fn send_release(&mut self, to: Vec<ShardRef>, marks: Marks, ends_max: usize) {
-        let Marks { released, settled, trim_limit } = marks;
-        let ends = self.decided[self.decided.len().saturating_sub(ends_max)..].to_vec();
-        let release = PartitionRelease { partition: self.partition, released, settled, trim_limit, ends };
-        self.out.push_back(Output::Release { to, release });
-    }
-
-    /// Stores what is known of producers, if it is time.
-    fn take_snapshot(&mut self, now: Time, now_ms: TimestampMs) {
-        if !self.snapshots.is_due(now, &self.settings) {
-            return;
-        }
-        let acked = self.appender.acked();
-        let expiry = i64::try_from(self.settings.producer_expiry.as_millis()).unwrap_or(i64::MAX);
-        self.producers.expire(now_ms.saturating_sub(expiry));
-        // Only what is acknowledged or decided: a snapshot must be true whatever becomes of this epoch.
-        let mut known = self.producers.clone();
-        if !bug(Bug::SnapshotOfUnacknowledged) {
-            known.retain_upto(Lsn::new(self.epoch, acked));
-        }
-        let members = self.appender.draw_copyset(now, &mut self.rng);
-        let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else {
-            // Nobody takes it now: tried again when the next one is due.
-            self.snapshots.handle_not_taken(now);
-            return;
-        };
-        let snapshot =
-            BlockBuilder::producer_snapshot(self.partition, self.epoch, acked.next(), now_ms, known.encode());
-        let version = PlacementVersion { writer_epoch: self.epoch, wave: 1 };
-        let placement = Placement { version, copyset, acked, settled: self.appender.settled() };
-        // Synced, whatever the log says: what it covers may be trimmed.
-        members.into_iter().for_each(|member| self.store(member, &placement, snapshot.clone(), true));
-        self.snapshots.handle_taken(now, Lsn::new(self.epoch, acked.next()));
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -794,52 +540,5 @@ impl PartitionSequencer {
     pub fn tail(&self) -> Tail {
         let acked = Lsn::new(self.epoch, self.appender.acked());
         Tail { acked, released: self.released(), next_offset: self.table.offset_of(acked.next()) }
-    }
-}
-
-/// Ends that are told with every release, at most: the newest.
-const ENDS_TOLD_ALWAYS: usize = 16;
-/// Ends that are told to a shard that comes, at most: the newest. Bounds a release to some 50 kB.
-const ENDS_KEPT_MAX: usize = 4096;
-
-/// Ends of earlier epochs that whoever decided them may not have told every shard of. Epochs that ended empty leave the table; with
-/// what authority is not known then, so what lies in them is kept aside rather than deleted.
-pub(crate) fn earlier_ends(table: &EpochTable) -> Vec<EpochEnd> {
-    if bug(Bug::OldEndsNotTold) {
-        return Vec::new();
-    }
-    let mut ends: Vec<EpochEnd> = Vec::new();
-    // What is missing from there on was decided empty. What is missing below may be trimmed: where it ended, nobody can say any more,
-    // nor is anything of it kept.
-    let mut known = Epoch(table.trim.epoch().min(table.covered).0.saturating_sub(1));
-    for entry in &table.epochs {
-        let oldest = entry.epoch.0.saturating_sub(ENDS_KEPT_MAX as u32).max(known.0 + 1);
-        let empty = |epoch| EpochEnd { epoch: Epoch(epoch), last_esn: Esn::ZERO, authoritative: false };
-        ends.extend((oldest..entry.epoch.0).map(empty));
-        ends.extend(entry.epoch_end());
-        known = known.max(entry.epoch);
-    }
-    ends.drain(..ends.len().saturating_sub(ENDS_KEPT_MAX));
-    ends
-}
-
-/// The batch with the time at which it was appended.
-fn with_append_time(batch: &[u8], now_ms: TimestampMs) -> Bytes {
-    let mut stamped = BytesMut::from(batch);
-    record::set_append_time(&mut stamped, now_ms);
-    stamped.freeze()
-}
-
-fn producer_batch(header: &BatchHeader) -> Option<ProducerBatch> {
-    let (producer, last_sequence) = (header.producer?, header.last_sequence()?);
-    let (epoch, first_sequence) = (producer.epoch, producer.base_sequence);
-    Some(ProducerBatch { producer: producer.id, epoch, first_sequence, last_sequence })
-}
-
-fn append_error(error: BatchError) -> AppendError {
-    match error {
-        BatchError::Crc { .. } => AppendError::Corrupt,
-        BatchError::TooLarge { len, max } => AppendError::TooLarge { len: len as u32, max: max as u32 },
-        other => AppendError::Invalid { reason: other.to_string() },
     }
 }
