@@ -159,14 +159,14 @@ impl Host {
         partition: PartitionUid,
         table: Option<EpochTable>,
     ) {
-        let Some(table) = table else { return self.handle_not_activated(partition) };
         if let Some(Slot::Activating { superseded, .. }) = self.slots.get(&partition)
-            && table.newest().is_none_or(|given| given.epoch < *superseded)
+            && table.as_ref().and_then(EpochTable::newest).map_or(Epoch::ZERO, |given| given.epoch) < *superseded
         {
             self.handle_not_activated(partition);
             let is_assigned_again = self.assigned.contains(&partition);
             return self.handle_assigned(partition, is_assigned_again);
         }
+        let Some(table) = table else { return self.handle_not_activated(partition) };
         let seed = self.rng.u64(..);
         let connected = |shard: ShardId| self.connected.contains(&shard);
         let mut sequencer = PartitionSequencer::new(table, self.settings.clone(), seed, now, connected);
@@ -219,9 +219,7 @@ impl Host {
                 sequencer.handle_superseded(now, by);
                 drain(sequencer, &mut self.out);
                 // Not with the next pump: before that, the node may have said so.
-                if sequencer.preempted_by().is_some() {
-                    self.remove_preempted(partition);
-                }
+                self.remove_if_preempted(partition);
             }
             Some(Slot::Activating { superseded, .. }) if *superseded < by => {
                 *superseded = by;
@@ -246,7 +244,7 @@ impl Host {
                 sequencer.handle_append(now, now_ms, request);
                 self.dirty.insert(partition);
             }
-            Some(Slot::Activating { waiting, waiting_bytes, .. }) => {
+            Some(Slot::Activating { waiting, waiting_bytes, .. }) if self.assigned.contains(&partition) => {
                 *waiting_bytes += request.batch.len();
                 if *waiting_bytes <= self.settings.recovery_wait_bytes_max {
                     return waiting.push(request);
@@ -256,7 +254,8 @@ impl Host {
                 let output = Output::Reply { token: request.token, outcome };
                 self.out.push_back(HostOutput::Partition { partition, epoch: Epoch::ZERO, output });
             }
-            None => self.refuse(partition, request.token),
+            // If an epoch is asked for all the same, it may be of no use.
+            Some(Slot::Activating { .. }) | None => self.refuse(partition, request.token),
         }
     }
 
@@ -356,16 +355,24 @@ impl Host {
         let Some(Slot::Active(sequencer)) = self.slots.get_mut(&partition) else { return };
         sequencer.pump(now, now_ms);
         drain(sequencer, &mut self.out);
-        let (timeout, preempted) = (sequencer.next_timeout(), sequencer.preempted_by().is_some());
+        let timeout = sequencer.next_timeout();
         self.set_timer(partition, timeout);
-        // If the partition is still to be sequenced here, the node says so again.
-        if preempted {
-            self.remove_preempted(partition);
-        }
+        self.remove_if_preempted(partition);
     }
 
-    fn remove_preempted(&mut self, partition: PartitionUid) {
-        self.slots.remove(&partition);
+    /// If the partition is still to be sequenced here, the node says so again.
+    ///
+    /// If the sequencer had asked for the next epoch, the answer is on its way, and may name one that is over by then: what is known of
+    /// later ones outlives the sequencer, or an old reign would begin behind a new one's back.
+    fn remove_if_preempted(&mut self, partition: PartitionUid) {
+        let Some(Slot::Active(sequencer)) = self.slots.get(&partition) else { return };
+        let Some(superseded) = sequencer.preempted_by() else { return };
+        if sequencer.has_asked_new_epoch() {
+            let slot = Slot::Activating { waiting: Vec::new(), waiting_bytes: 0, superseded };
+            self.slots.insert(partition, slot);
+        } else {
+            self.slots.remove(&partition);
+        }
         self.assigned.remove(&partition);
         self.dirty.remove(&partition);
         self.set_timer(partition, None);
@@ -419,6 +426,20 @@ mod tests {
 
     fn host() -> Host {
         Host::new(Arc::new(Settings::default()), 1)
+    }
+
+    /// Whether an append waits here, rather than being refused.
+    fn waits(host: &mut Host) -> bool {
+        let batch = bytes::Bytes::from_static(b"not looked at");
+        let request = AppendRequest {
+            token: Token(1),
+            acks: dlog_proto::wire::Acks::Quorum,
+            with_offset: false,
+            append_time: false,
+            batch,
+        };
+        host.handle_append(Time::ZERO, 0, P, request);
+        host.poll_output().is_none()
     }
 
     fn give(host: &mut Host, newest: u32, ends: &[u32]) {
@@ -484,5 +505,36 @@ mod tests {
         assert_eq!(asked(&mut host), [P], "nobody has said that it is another node's");
         give(&mut host, 2, &[0]);
         assert_eq!((asked(&mut host), host.sequencer(P).is_none()), (Vec::new(), false));
+    }
+
+    #[test]
+    fn an_old_reign_does_not_begin_behind_a_new_ones_back() {
+        let mut host = host();
+        host.handle_assigned(P, true);
+        assert_eq!(asked(&mut host), [P]);
+        give(&mut host, 1, &[]);
+        // It asks for epoch 2, and is given it; but that another process has epoch 3 is heard of first.
+        host.handle_renew(P);
+        assert_eq!(asked(&mut host), []);
+        host.handle_superseded(Time::ZERO, P, Epoch(3));
+        assert_eq!((asked(&mut host), waits(&mut host)), (Vec::new(), false), "others are asked, not this one");
+        give(&mut host, 2, &[0]);
+        assert!(host.sequencer(P).is_none(), "with a lease it would acknowledge what epoch 3 never sees");
+
+        for (answer, sequences) in [(None, false), (Some(4), true)] {
+            let mut host = self::host();
+            host.handle_assigned(P, true);
+            asked(&mut host);
+            give(&mut host, 1, &[]);
+            host.handle_renew(P);
+            asked(&mut host);
+            host.handle_superseded(Time::ZERO, P, Epoch(3));
+            host.handle_assigned(P, true);
+            assert_eq!((asked(&mut host), waits(&mut host)), (Vec::new(), true), "the answer is on its way");
+            let table = answer.map(|newest| table(QuorumConfig::majority(3), newest, &[0, 0, 0]));
+            host.handle_activated(Time::ZERO, 0, P, table);
+            assert_eq!(host.sequencer(P).is_some(), sequences, "{answer:?}");
+            assert_eq!(asked(&mut host).is_empty(), sequences, "if none comes of it, it is asked again at once");
+        }
     }
 }

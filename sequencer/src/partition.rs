@@ -233,6 +233,11 @@ impl PartitionSequencer {
         self.out.push_back(Output::Propose(Proposal::NewEpoch { partition, current, reason }));
     }
 
+    /// Whether an answer to [`Proposal::NewEpoch`] is still to come.
+    pub(crate) fn has_asked_new_epoch(&self) -> bool {
+        self.succession == Succession::Asked
+    }
+
     /// There is no new epoch to be had: this one goes on.
     pub fn handle_new_epoch_refused(&mut self) {
         self.succession = Succession::None;
