@@ -22,7 +22,7 @@ pub struct AppendSettings {
     /// How long a batch may take from when it is made until it is acknowledged; then it fails.
     pub delivery_timeout: Duration,
     /// How long a batch may be on its way without an answer before somebody is asked who the sequencer is; doubles up to the
-    /// maximum while the answer is the same.
+    /// maximum while the answer is the same and nothing is acknowledged.
     pub doubt_min: Duration,
     pub doubt_max: Duration,
     /// How long a batch may be on its way without an answer before everything is sent again.
@@ -177,7 +177,7 @@ impl AppendCore {
             Connection::Idle => self.connect(None),
             Connection::Connected => {
                 if self.batches.len() == 1 {
-                    self.reassure(now);
+                    self.doubt.since = now;
                 }
                 self.send(now);
             }
@@ -191,15 +191,9 @@ impl AppendCore {
         if self.connection == Connection::Connecting {
             self.connection = Connection::Connected;
             self.round += 1;
-            self.doubt.asked = false;
-            self.reassure(now);
+            (self.doubt.asked, self.doubt.since) = (false, now);
             self.send(now);
         }
-    }
-
-    /// The sequencer was heard.
-    fn reassure(&mut self, now: Time) {
-        self.doubt = Doubt { since: now, patience: self.settings.doubt_min, ..self.doubt };
     }
 
     /// What came of an [`Output::Inquire`]: the node that has taken over, if one has.
@@ -240,6 +234,7 @@ impl AppendCore {
     pub fn handle_moved(&mut self, now: Time, to: NodeId) {
         if self.connection == Connection::Connected {
             self.end_round();
+            self.doubt.patience = self.settings.doubt_min;
             self.connection = Connection::Pausing { until: now, hint: Some(to) };
             self.handle_tick(now);
         }
@@ -249,11 +244,12 @@ impl AppendCore {
         if round != self.round || self.connection != Connection::Connected {
             return self.handle_late(batch, outcome);
         }
-        self.reassure(now);
+        self.doubt.since = now;
         let Ok(at) = self.batches.binary_search_by_key(&batch, |b| b.number) else { return };
         match outcome {
             Ok(ok) => {
                 self.backoff = self.settings.backoff_min;
+                self.doubt.patience = self.settings.doubt_min;
                 self.finish(at, Ok(ok));
                 self.send(now);
             }
@@ -489,6 +485,31 @@ mod tests {
         let pause_over = core.next_timeout().unwrap();
         core.handle_tick(pause_over);
         assert_eq!(outputs(&mut core), ["connect None"], "a connection may be dead without anybody knowing");
+    }
+
+    #[test]
+    fn a_sequencer_that_refuses_is_doubted_less_and_less() {
+        let mut core = connected(1);
+        let AppendSettings { doubt_min, doubt_max, .. } = AppendSettings::default();
+        let (mut now, mut doubts) = (Time::ZERO, Vec::new());
+        while doubts.len() < 6 {
+            let asked = core.next_timeout().unwrap();
+            doubts.push(asked.since(now));
+            core.handle_tick(asked);
+            assert_eq!(outputs(&mut core), ["inquire"]);
+            core.handle_inquired(asked, None);
+            // It says that it is not ready yet: the batch is sent again.
+            let why = AppendError::Recovering { reason: String::new(), retry_after_ms: 1 };
+            core.handle_appended(asked, core.round, 0, Err(why));
+            now = core.next_timeout().unwrap();
+            core.handle_tick(now);
+            core.handle_connected(now);
+            outputs(&mut core);
+        }
+        assert_eq!((doubts[0], doubts[1], doubts[5]), (doubt_min, doubt_min * 2, doubt_max));
+        core.handle_appended(now, core.round, 0, ok(1));
+        core.handle_batch(now, Bytes::new());
+        assert_eq!(core.next_timeout(), Some(now + doubt_min), "it acknowledges again");
     }
 
     #[test]
