@@ -414,6 +414,10 @@ impl ReaderCore {
         let (mut passed, mut statuses, mut waiting, mut upto) = (MemberSet::EMPTY, Statuses::default(), false, limit);
         for (i, member) in entry.nodeset.members().iter().enumerate() {
             let Some(state) = self.shards.get(&member.shard_ref()) else { continue };
+            // Who has lost something may have what lies behind: it is still to come.
+            if !state.lost && state.next > self.cursor {
+                upto = upto.min(Lsn(state.next.0 - 1));
+            }
             let unproven = state.unproven_upto >= self.cursor || state.lost_before.is_damaged_for(entry);
             if state.lost || (state.next > self.cursor && unproven) {
                 statuses.under_replicated.insert(i);
@@ -821,6 +825,28 @@ mod tests {
             rig.claim(node, lsn(2, 0), lsn(2, 0));
         }
         assert_eq!(rig.core.cursor(), lsn(2, 1), "an f-majority without it says that e1n1 is lost");
+    }
+
+    #[test]
+    fn what_lies_behind_damage_is_waited_for() {
+        let mut rig = Rig::new(table(1, &[(1, Some(4)), (2, None)]));
+        for node in [2, 3] {
+            let (shard_id, status) = (ShardId::new(node, 0), ReadStatus::Incarnation);
+            let (released, trim, lost) = (Lsn::ZERO, Lsn::ZERO, LostBefore::default());
+            let started = ReadStarted { shard: shard_id, version: rig.core.version, status, released, trim, lost };
+            rig.core.handle_started(rig.now, shard(node), &started);
+        }
+        let mut told = Vec::new();
+        for _ in 0..8 {
+            let (version, kind) = (rig.core.version, ClaimKind::UnderReplicated);
+            let claim = ReadClaim { version, upto: lsn(1, 1), kind, released: lsn(2, 0), trim: Lsn::ZERO };
+            rig.core.handle_claim(rig.now, shard(1), &claim);
+            told.extend(rig.outputs());
+            told.extend(rig.wait(1_100));
+        }
+        told.extend(rig.block(1, lsn(2, 0), block(1, 2, 3)));
+        told.retain(|told| !told.starts_with("start"));
+        assert_eq!(told, ["close n2s0", "close n3s0", "DataLoss e1n1..e1n1", "e1n2..e1n4 base 0"]);
     }
 
     #[test]
