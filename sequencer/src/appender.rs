@@ -193,6 +193,14 @@ impl Appender {
         self.out.pop_front()
     }
 
+    fn is_window_full(&self) -> bool {
+        let Settings { window_bytes_max, window_records_max, window_blocks_max, .. } = *self.settings;
+        let records = self.next_esn.0 - 1 - self.settled.0;
+        self.window_bytes() >= window_bytes_max
+            || records >= window_records_max
+            || self.window.len() >= window_blocks_max
+    }
+
     fn quorum(&self) -> Quorum<'_> {
         Quorum::new(&self.nodeset, &self.replication)
     }
@@ -210,8 +218,7 @@ impl Appender {
         if u64::from(first_esn.0) + u64::from(span) - 1 > u64::from(self.settings.esn_max.0) {
             return Err(Refusal::EpochFull);
         }
-        if self.window_bytes() >= self.settings.window_bytes_max || self.window.len() >= self.settings.window_blocks_max
-        {
+        if self.is_window_full() {
             return Err(Refusal::Overloaded);
         }
         self.next_esn = Esn(first_esn.0 + span);

@@ -16,6 +16,8 @@ pub struct Settings {
     /// Bytes of a partition that wait, are on their way, or are acknowledged but not settled. Above it, appends are refused
     /// as overloaded.
     pub window_bytes_max: usize,
+    /// Records, in the same way: well compressed ones take few bytes.
+    pub window_records_max: u32,
     /// Blocks that are not settled. A seal's answer lists them, so their number bounds its length.
     pub window_blocks_max: usize,
     /// When a wave gives up on shards that have not answered: a multiple of their usual latency within these bounds,
@@ -61,6 +63,7 @@ impl Default for Settings {
             block_len_target: 1 << 20,
             blocks_in_flight_max: 16,
             window_bytes_max: 64 << 20,
+            window_records_max: 16 << 20,
             window_blocks_max: 1 << 15,
             store_timeout_min: Duration::from_millis(150),
             store_timeout_max: Duration::from_secs(5),

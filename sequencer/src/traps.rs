@@ -683,10 +683,20 @@ fn an_epoch_gives_way_before_its_numbers_run_out() {
 
 #[test]
 fn a_full_window_says_so() {
-    let mut rig = Rig::new(QuorumConfig::majority(3), Settings { window_bytes_max: 100, ..Settings::default() });
-    (1..=3).for_each(|token| rig.append(token, Acks::Quorum));
-    assert!(matches!(rig.replies.last(), Some((3, Err(AppendError::Overloaded { .. })))), "{:?}", rig.replies);
-    assert!(rig.sequencer.window_bytes() < 1000);
+    let by_bytes = Settings { window_bytes_max: 100, ..Settings::default() };
+    let by_records = Settings { window_records_max: 2, ..Settings::default() };
+    for settings in [by_bytes, by_records] {
+        let mut rig = Rig::new(QuorumConfig::majority(3), settings);
+        (1..=3).for_each(|token| rig.append(token, Acks::Quorum));
+        assert!(matches!(rig.replies.last(), Some((3, Err(AppendError::Overloaded { .. })))), "{:?}", rig.replies);
+        assert!(rig.sequencer.window_bytes() < 1000);
+        rig.answer(&[1, 2, 3]);
+        rig.answer(&[1, 2, 3]);
+        rig.replies.clear();
+        rig.append(4, Acks::Quorum);
+        rig.answer(&[1, 2, 3]);
+        assert_eq!(rig.replied(), [4], "it is settled and has left the window");
+    }
 }
 
 #[test]

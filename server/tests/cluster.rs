@@ -4,16 +4,19 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
+use std::pin::pin;
 use std::time::Duration;
 
-use dlog_client::{AppendOptions, Client, Position, ReadItem};
+use dlog_client::{AppendOptions, Client, Position, ReadItem, Record};
 use dlog_metadata::state::LogAttributes;
+use dlog_proto::wire::Acks;
 use dlog_proto::{LogId, Lsn, PartitionId, QuorumConfig, Replication};
 use rustix::process::Signal;
 use support::{Cluster, free_address};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 fn log() -> LogId {
     "demo/test".parse().unwrap()
@@ -195,6 +198,54 @@ async fn a_log_gets_more_copies_while_it_is_appended_to() {
     assert_eq!(client.trim(&log(), 0, Position::Oldest).await.unwrap(), trimmed, "it never goes back");
     client.trim(&log(), 0, Position::Newest).await.unwrap();
     assert_eq!(read_all(&client).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_waits_for_as_many_copies_as_it_asks_for() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    create(&client, 3).await;
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    appender.append("all is well").await.unwrap().await.unwrap();
+    let home = client.epochs(&log(), PartitionId(0)).await.unwrap().newest().unwrap().sequencer;
+    let others: Vec<usize> = (1..=3).filter(|node| *node != usize::from(home.0)).collect();
+    others.iter().for_each(|node| cluster.signal(*node, Signal::STOP));
+    let mut acks = Vec::new();
+    for acks_wanted in [Acks::One, Acks::Quorum, Acks::All] {
+        let record = Record { acks: Some(acks_wanted), ..Record::from("as many as asked for") };
+        acks.push(appender.append(record).await.unwrap());
+    }
+    let [one, quorum, all] = acks.try_into().unwrap();
+    timeout(PATIENCE, one).await.expect("its sequencer's own shard").unwrap();
+    let (mut quorum, mut all) = (pin!(quorum), pin!(all));
+    let soon = Duration::from_millis(300);
+    assert!(timeout(soon, &mut quorum).await.is_err(), "one of two");
+    cluster.signal(others[0], Signal::CONT);
+    timeout(PATIENCE, quorum).await.expect("two of two").unwrap();
+    assert!(timeout(soon, &mut all).await.is_err(), "two of three");
+    cluster.signal(others[1], Signal::CONT);
+    timeout(PATIENCE, all).await.expect("three of three").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_is_full_gives_way_and_nobody_notices() {
+    let cluster = Cluster::start_with(1, &["--limits-epoch-records-max", "1000"]).await;
+    let client = cluster.client();
+    create(&client, 1).await;
+    let appender = client.appender(&log(), AppendOptions::default()).await.unwrap();
+    let (mut acks, mut acknowledged) = (Vec::new(), Vec::new());
+    for number in 0..5_500 {
+        // As long as that a batch has some 250 of them.
+        let value = format!("{number:01024}");
+        acks.push((appender.append(value.as_str()).await.unwrap(), value));
+    }
+    for (ack, value) in acks {
+        acknowledged.push((ack.await.unwrap().lsn, value));
+    }
+    assert_eq!(read_all(&client).await, acknowledged);
+    let (last, _) = acknowledged.last().unwrap();
+    assert!(acknowledged.iter().all(|(lsn, _)| lsn.esn().0 <= 1000) && last.epoch().0 >= 6, "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

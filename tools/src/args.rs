@@ -269,6 +269,9 @@ pub struct AppendArgs {
     /// How many records may wait for their acknowledgement.
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub acks_inflight: u32,
+    /// For how many copies an acknowledgement waits; quorum: as many as the log asks for.
+    #[arg(long, value_enum, default_value = "quorum")]
+    pub acks: Copies,
     /// How batches are compressed: none, lz4, zstd, snappy or gzip.
     #[arg(long, value_name = "CODEC", default_value = "none")]
     pub compression: Compression,
@@ -277,6 +280,13 @@ pub struct AppendArgs {
     pub batch_bytes: u32,
     #[command(flatten)]
     pub connect: ConnectArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Copies {
+    One,
+    Quorum,
+    All,
 }
 
 #[derive(Debug, Clone, Args)]

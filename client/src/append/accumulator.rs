@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use dlog_proto::Time;
 use dlog_proto::record::{BatchBuilder, NewRecord};
-use dlog_proto::{Time, TimestampMs};
+use dlog_proto::wire::Acks;
 
 use super::ack::{Ack, BatchState};
 
@@ -13,6 +14,8 @@ use super::ack::{Ack, BatchState};
 pub(super) struct Closed {
     pub(super) builder: BatchBuilder,
     pub(super) state: Arc<BatchState>,
+    /// Copies to wait for.
+    pub(super) acks: Acks,
     /// What its records count against the window, in bytes.
     pub(super) counted: usize,
 }
@@ -22,6 +25,7 @@ pub(super) struct Accumulator {
     batch_len_max: usize,
     builder: BatchBuilder,
     state: Arc<BatchState>,
+    acks: Acks,
     counted: usize,
     /// When the first record of the open batch came.
     pub(super) opened_at: Time,
@@ -39,6 +43,7 @@ impl Accumulator {
             batch_len_max,
             builder: BatchBuilder::new(4096),
             state: Arc::default(),
+            acks: Acks::Quorum,
             counted: 0,
             opened_at: Time::ZERO,
             full: VecDeque::new(),
@@ -55,28 +60,27 @@ impl Accumulator {
         !self.full.is_empty()
     }
 
-    /// Adds a record; asks for the time only if it begins a batch. Says how long it is, encoded, and whether somebody should look: it is the first, or fills a batch.
+    /// Adds a record; asks for the time only if it begins a batch. Says how long it is, encoded, and whether somebody should
+    /// look: it is the first, or ends a batch. The records of a batch wait for the same copies.
     pub(super) fn push(
         &mut self,
         now: impl FnOnce() -> Time,
-        timestamp_ms: TimestampMs,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
+        acks: Acks,
+        record: &NewRecord<'_>,
     ) -> (Ack, usize, bool) {
-        let record = NewRecord { timestamp_ms, key, value, headers };
-        let mut len = self.builder.encoded_len_of(&record);
+        let mut len = self.builder.encoded_len_of(record);
         let mut look = false;
-        if !self.builder.is_empty() && self.builder.len_bytes() + len > self.batch_len_max {
+        let has_room = self.builder.len_bytes() + len <= self.batch_len_max && self.acks == acks;
+        if !self.builder.is_empty() && !has_room {
             self.close();
-            len = self.builder.encoded_len_of(&record);
+            len = self.builder.encoded_len_of(record);
             look = true;
         }
         if self.builder.is_empty() {
-            self.opened_at = now();
+            (self.opened_at, self.acks) = (now(), acks);
             look = true;
         }
-        let index = self.builder.append(&record);
+        let index = self.builder.append(record);
         self.counted += len;
         (Ack::new(self.state.clone(), index), len, look)
     }
@@ -84,7 +88,7 @@ impl Accumulator {
     fn close(&mut self) {
         let builder = std::mem::replace(&mut self.builder, self.spare.pop().unwrap_or_else(|| BatchBuilder::new(4096)));
         let (state, counted) = (std::mem::take(&mut self.state), std::mem::take(&mut self.counted));
-        self.full.push_back(Closed { builder, state, counted });
+        self.full.push_back(Closed { builder, state, acks: self.acks, counted });
     }
 
     /// The next batch, the open one too.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dlog_metadata::state::LogInfo;
+use dlog_proto::wire::Acks;
 use dlog_proto::{PartitionId, TimestampMs};
 use tokio::sync::OnceCell;
 
@@ -32,6 +33,8 @@ pub struct Record<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
     /// In milliseconds since 1970; now if `None`.
     pub timestamp_ms: Option<TimestampMs>,
+    /// Copies to wait for, if not those that the appender waits for.
+    pub acks: Option<Acks>,
 }
 
 impl<'a> From<&'a [u8]> for Record<'a> {
@@ -82,7 +85,7 @@ impl Appender {
         let record = record.into();
         let shared = self.partition(self.choose(&record)?).await;
         shared.ready().await;
-        Ok(shared.push(record.timestamp_ms, record.key, record.value, record.headers))
+        Ok(shared.push(&record))
     }
 
     /// Waits until everything that was appended has its outcome.

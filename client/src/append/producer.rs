@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlog_proto::record::{BatchOptions, Compression, ProducerStamp};
+use dlog_proto::record::{BatchOptions, Compression, NewRecord, ProducerStamp};
 use dlog_proto::transport::{Connection, LaneKind, LaneReceiver, LaneSender};
 use dlog_proto::wire::{
     Acks, Append, AppendError, AppendOk, Appended as AppendedMessage, Failed, Frame, Freshness, Message,
@@ -39,7 +39,7 @@ pub struct AppendOptions {
     pub window_bytes_max: usize,
     /// How long until a record that cannot be stored fails.
     pub delivery_timeout: Duration,
-    /// Copies to wait for, if not the log's write quorum.
+    /// Copies to wait for, of records that do not say so themselves.
     pub acks: Acks,
     /// Answer with offsets always, waiting for recovery if need be.
     pub with_offset: bool,
@@ -129,16 +129,11 @@ impl Shared {
         self.work.notify_one();
     }
 
-    pub(super) fn push(
-        &self,
-        timestamp_ms: Option<i64>,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
-    ) -> Ack {
-        let timestamp_ms = timestamp_ms.unwrap_or_else(now_ms);
+    pub(super) fn push(&self, record: &super::Record<'_>) -> Ack {
+        let super::Record { key, value, headers, timestamp_ms, acks, .. } = *record;
+        let new = NewRecord { timestamp_ms: timestamp_ms.unwrap_or_else(now_ms), key, value, headers };
         let mut accumulator = self.accumulator();
-        let (ack, len, look) = accumulator.push(now, timestamp_ms, key, value, headers);
+        let (ack, len, look) = accumulator.push(now, acks.unwrap_or(self.options.acks), &new);
         // Before anybody can take the record: what is given back was counted.
         self.in_window.fetch_add(len, Ordering::AcqRel);
         drop(accumulator);
@@ -153,6 +148,7 @@ impl Shared {
 #[derive(Debug)]
 struct Sent {
     state: Arc<BatchState>,
+    acks: Acks,
     counted: usize,
 }
 
@@ -347,7 +343,7 @@ impl Producer {
         stamp.base_sequence = stamp.sequence_after(count);
         self.shared.accumulator().recycle(closed.builder);
         let number = self.core.handle_batch(now(), bytes);
-        self.sent.insert(number, Sent { state: closed.state, counted: closed.counted });
+        self.sent.insert(number, Sent { state: closed.state, acks: closed.acks, counted: closed.counted });
     }
 
     fn drain(&mut self) {
@@ -394,9 +390,9 @@ impl Producer {
 
     fn send(&mut self, round: u32, batch: u64, bytes: Bytes) {
         self.round = round;
-        let Some(link) = &mut self.link else { return };
+        let (Some(link), Some(sent)) = (&mut self.link, self.sent.get(&batch)) else { return };
         link.round = round;
-        let Shared { options: AppendOptions { acks, with_offset, .. }, .. } = *self.shared;
+        let (acks, with_offset) = (sent.acks, self.shared.options.with_offset);
         let append = Append { partition: self.partition, acks, with_offset };
         // A lane that is closed says so to its receiver as well.
         let _ = link.tx.send(append.to_frame(batch, bytes.into()));

@@ -112,6 +112,12 @@ schema::settings! {
 
             /// Most bytes of one partition that wait or are on their way to their copies; more appends are told to retry.
             append_window_bytes: ByteSize = ByteSize::mib(64), within ByteSize::mib(1)..=ByteSize::gib(4);
+
+            /// Most records of one partition that wait or are on their way to their copies; more appends are told to retry.
+            append_window_records: u32 = 16_777_216, within 1..=4_294_967_294;
+
+            /// Records after which a partition goes on in a new epoch, which nobody notices. Lower it only to see that.
+            epoch_records_max: u32 = 4_294_967_294, within 1_000..=4_294_967_294;
         }
 
         section kafka: Kafka "What Kafka clients get that do not say what they want." {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dlog_metadata::{MetadataConfig, Snapshots, Timings};
 use dlog_proto::record::BatchLimits;
 use dlog_proto::transport::ListenerConfig;
-use dlog_proto::{NodeId, ProcessId};
+use dlog_proto::{Esn, NodeId, ProcessId};
 use dlog_sequencer::{LEASE, Settings};
 
 use super::NodeError;
@@ -54,6 +54,8 @@ pub(super) fn sequencer_settings(config: &Config) -> Settings {
         batch_limits: BatchLimits { batch_len_max: bytes(config.limits.batch_bytes_max), ..defaults.batch_limits },
         block_len_target: bytes(config.limits.block_bytes),
         window_bytes_max: bytes(config.limits.append_window_bytes),
+        window_records_max: config.limits.append_window_records,
+        esn_max: Esn(config.limits.epoch_records_max),
         lease: Some(LEASE),
         ..defaults
     }

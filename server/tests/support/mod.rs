@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Option<Child>>,
     /// Of each node; none if there is nothing to tell.
     racks: Vec<String>,
+    /// More flags for every node.
+    flags: Vec<String>,
 }
 
 impl Cluster {
@@ -45,14 +47,24 @@ impl Cluster {
         Self::start_in_racks(nodes, &[]).await
     }
 
+    /// Nodes with more flags.
+    pub(crate) async fn start_with(nodes: usize, flags: &[&str]) -> Self {
+        Self::start_all(nodes, &[], flags).await
+    }
+
     /// Nodes that stand in these racks.
     pub(crate) async fn start_in_racks(nodes: usize, racks: &[&str]) -> Self {
+        Self::start_all(nodes, racks, &[]).await
+    }
+
+    async fn start_all(nodes: usize, racks: &[&str], flags: &[&str]) -> Self {
         let addresses = (0..nodes).map(|_| free_address()).collect();
         let mut cluster = Self {
             dir: TempDir::new().unwrap(),
             addresses,
             nodes: std::iter::repeat_with(|| None).take(nodes).collect(),
             racks: racks.iter().map(|rack| (*rack).to_owned()).collect(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         };
         for node in 1..=nodes {
             cluster.start_node(node);
@@ -83,7 +95,7 @@ impl Cluster {
         let members = members.collect::<Vec<_>>().join(",");
         let mut command = dlog();
         command.args(["--node-id", &node.to_string(), "--cluster-nodes", &members, "--http", &free_address()]);
-        command.args(["--segment-bytes", "128MiB", "--data-dir", data_dir.to_str().unwrap()]);
+        command.args(["--segment-bytes", "128MiB", "--data-dir", data_dir.to_str().unwrap()]).args(&self.flags);
         if let Some(rack) = self.racks.get(node - 1) {
             command.args(["--location", &format!("rack={rack}")]);
         }

@@ -12,7 +12,7 @@ use dlog_client::append::partition_of_key;
 use dlog_client::{AppendFailure, AppendOptions, Appender, Client, Record};
 use dlog_metadata::state::LogInfo;
 use dlog_proto::clock::now_ms;
-use dlog_proto::wire::AppendError;
+use dlog_proto::wire::{Acks, AppendError};
 use dlog_proto::{PartitionId, TimestampMs};
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use self::chunks::{Chunks, Lines};
 use self::stall::Stall;
 use self::tally::Tally;
 use super::in_flight::{InFlight, WINDOW_BYTES};
-use crate::args::AppendArgs;
+use crate::args::{AppendArgs, Copies};
 use crate::failure::Failure;
 use crate::output::human::{count, counted};
 use crate::output::{print, progress, tell};
@@ -67,6 +67,11 @@ fn options(args: &AppendArgs, info: &LogInfo) -> AppendOptions {
         batch_len_max: args.batch_bytes.min(message_bytes_max(info)) as usize,
         window_bytes_max: WINDOW_BYTES,
         delivery_timeout: args.connect.timeout.unwrap_or(default.delivery_timeout),
+        acks: match args.acks {
+            Copies::One => Acks::One,
+            Copies::Quorum => Acks::Quorum,
+            Copies::All => Acks::All,
+        },
         ..default
     }
 }
@@ -234,6 +239,7 @@ impl Session<'_> {
                 value: Some(line),
                 headers: &[],
                 timestamp_ms: Some(self.read_at),
+                acks: None,
             };
             let ack = match self.appender.append(record).await {
                 Ok(ack) => ack,
