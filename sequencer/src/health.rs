@@ -78,8 +78,9 @@ impl Health {
     pub(crate) fn set_connected(&mut self, member: usize, connected: bool) {
         let member = &mut self.members[member];
         member.connected = connected;
+        // What was the matter may be over: it may be another process.
         if connected {
-            member.slow_until = Time::ZERO;
+            (member.slow_until, member.refused_until) = (Time::ZERO, Time::ZERO);
         }
     }
 
@@ -93,7 +94,8 @@ impl Health {
         let pass_over = match refusal {
             StoreRefusal::Overloaded { retry_after_ms } => Duration::from_millis(u64::from(*retry_after_ms).min(5_000)),
             StoreRefusal::NoSpace => Duration::from_secs(60),
-            StoreRefusal::Disabled => Duration::from_secs(30),
+            // Until its next process is there.
+            StoreRefusal::Disabled | StoreRefusal::Draining => Duration::from_secs(30),
             StoreRefusal::Conflict | StoreRefusal::Corrupt => Duration::from_secs(1),
             StoreRefusal::Incarnation(_) => {
                 self.members[member].gone = true;
@@ -192,5 +194,18 @@ mod tests {
         assert_eq!(health.usable(NOW), MemberSet::single(1));
         health.set_connected(0, true);
         assert_eq!(health.usable(NOW).len(), 2);
+    }
+
+    #[test]
+    fn who_refused_because_its_process_ended_is_welcome_with_its_next_one() {
+        let mut health = Health::new(2, Duration::from_secs(10));
+        health.note_refusal(0, &StoreRefusal::Draining, NOW);
+        assert_eq!(health.usable(NOW), MemberSet::single(1));
+        health.set_connected(0, false);
+        health.set_connected(0, true);
+        assert_eq!(health.usable(NOW).len(), 2);
+        health.note_refusal(0, &StoreRefusal::Incarnation(None), NOW);
+        health.set_connected(0, true);
+        assert_eq!(health.usable(NOW), MemberSet::single(1), "its disk is another one for ever");
     }
 }

@@ -125,6 +125,8 @@ pub enum StoreRefusal {
     Disabled,
     #[error("the block is damaged")]
     Corrupt,
+    #[error("its process is about to end")]
+    Draining,
 }
 
 /// All blocks of these partitions that this shard has answered [`Kept::Cached`] so far, up to an ESN, are durable now.
@@ -196,7 +198,7 @@ impl Validate for Amend {
 message!(Amend, 1);
 
 impl Validate for Stored {}
-message!(Stored, 1);
+message!(Stored, 2);
 impl Validate for Flushed {}
 message!(Flushed, 1);
 

@@ -171,7 +171,7 @@ impl Repair {
 
     fn ask(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
         let to_ask = block.plan.copyset.without(block.done).without(block.asked);
-        let lacking = to_ask.without(block.held.holders());
+        let lacking = to_ask.without(block.held.holders().without(block.unreadable));
         if !lacking.is_empty() && block.payload.is_none() && block.fetching_from.is_none() {
             self.fetch(block, cx);
         }
@@ -241,8 +241,12 @@ impl Repair {
             block.fetching_from = None;
             match payload.filter(|payload| payload.header().crc == block.held.crc) {
                 Some(payload) => block.payload = Some(payload),
+                // Its copy is none, though it says that it has one: it is to get the block, under a version that no amend had.
                 None => {
                     block.unreadable.insert(from);
+                    block.wave += 1;
+                    self.highest_wave = self.highest_wave.max(block.wave);
+                    (block.asked, block.done) = (MemberSet::EMPTY, MemberSet::EMPTY);
                 }
             }
             self.ask(&mut block, cx);
@@ -327,4 +331,63 @@ fn plan(cx: &Context<'_>, holders: MemberSet, rng: &mut Rng) -> Option<Plan> {
     let present = cx.usable.without(copyset).iter();
     let missing = absent.chain(present).take(factor.saturating_sub(copyset.len())).collect();
     Some(Plan { copyset, missing })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use dlog_proto::block::BlockBuilder;
+    use dlog_proto::{NodeId, ProcessId, QuorumConfig, Replication, ShardId};
+
+    use super::super::digest::Copy;
+    use super::*;
+    use crate::testing::nodeset;
+
+    /// What is asked of whom, in order.
+    fn asked(repair: &mut Repair) -> Vec<String> {
+        let of = |what: &str, shard: ShardId| format!("{what} n{}", shard.node.0);
+        let mut asked: Vec<String> = std::iter::from_fn(|| repair.poll_output())
+            .map(|output| match output {
+                Output::Fetch(fetch) => of("fetch", fetch.shard),
+                Output::Amend(amend) => of("amend", amend.shard),
+                Output::Store { store, .. } => of("store", store.shard),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        asked.sort();
+        asked
+    }
+
+    #[test]
+    fn who_cannot_read_its_copy_gets_another() {
+        let mut builder = BlockBuilder::new(PartitionUid(1), Epoch(1), Esn(1), 0);
+        builder.push(&Bytes::from(vec![0; 61]), 2, (0, 0));
+        let block = builder.finish();
+        let entry = EpochEntry {
+            epoch: Epoch(1),
+            sequencer: NodeId(1),
+            process: ProcessId(1),
+            nodeset: Arc::new(nodeset(1..=3)),
+            replication: Arc::new(Replication::new(QuorumConfig::majority(3))),
+            base_offset: None,
+            end: None,
+            activated_at: 0,
+        };
+        let copyset = Copyset::new((1..=3).map(|node| ShardId::new(node, 0))).unwrap();
+        let copy = Copy { version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 }, copyset };
+        let copies = [(0, copy.clone()), (1, copy)].into_iter().collect();
+        let held = HeldBlock { first_esn: Esn(1), last_esn: Esn(2), crc: block.header().crc, copies };
+        let (usable, lost, settings) = (entry.nodeset.all(), MemberSet::EMPTY, Settings::default());
+        let cx = Context { now: Time::ZERO, entry: &entry, usable, lost, settings: &settings };
+        let mut repair = Repair::new(PartitionUid(1), Epoch(2), Esn(2), vec![held], 0);
+        repair.pump(&cx, &mut Rng::with_seed(1));
+        assert_eq!(asked(&mut repair), ["amend n1", "amend n2", "fetch n1"]);
+        repair.handle_fetched(&cx, Esn(1), 0, None);
+        assert_eq!(asked(&mut repair), ["amend n2", "fetch n2"], "what n1 answers to its amend is void");
+        repair.handle_fetched(&cx, Esn(1), 1, Some(block));
+        assert_eq!(asked(&mut repair), ["store n1", "store n3"]);
+        assert_eq!(repair.highest_wave(), 2);
+    }
 }

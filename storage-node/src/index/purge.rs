@@ -3,9 +3,10 @@
 use dlog_proto::wire::EpochEnd;
 use dlog_proto::{Esn, Lsn, PartitionUid};
 
-use super::kv::KvError;
+use super::kv::{Key, KvError};
 use super::schema::{AmendRow, LateRow, RunRow, Table};
 use super::step::{Step, is_beyond, lsn_of};
+use super::trim::is_trimmed;
 use crate::entry::{Fate, PartitionMeta};
 use crate::segment::Position;
 
@@ -41,11 +42,11 @@ impl Step<'_> {
             }
             for (key, run) in self.changes.rows::<RunRow>(&beyond(Table::Run))? {
                 self.changes.delete(key);
-                self.drop_beyond(partition, lsn_of(&key), run, end)?;
+                self.drop_beyond(partition, &key, run, end)?;
             }
             for (key, late) in self.changes.rows::<LateRow>(&beyond(Table::Late))? {
                 self.changes.delete(key);
-                self.drop_beyond(partition, lsn_of(&key), late.to_run_row(), end)?;
+                self.drop_beyond(partition, &key, late.to_run_row(), end)?;
             }
             for (key, amend) in self.changes.rows::<AmendRow>(&beyond(Table::Amend))? {
                 self.changes.delete(key);
@@ -67,11 +68,11 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn drop_beyond(&mut self, partition: PartitionUid, first: Lsn, run: RunRow, end: EpochEnd) -> Result<(), KvError> {
+    fn drop_beyond(&mut self, partition: PartitionUid, key: &Key, run: RunRow, end: EpochEnd) -> Result<(), KvError> {
         self.drop_data(partition, &run)?;
-        let is_trimmed = Lsn::new(end.epoch, run.last_esn) <= self.partition(partition)?.meta.trim;
-        if !end.authoritative && !is_trimmed {
-            self.add_run(partition, first, run, Fate::Quarantined)?;
+        let trim = self.partition(partition)?.meta.trim;
+        if !end.authoritative && !is_trimmed(key, &run, trim) {
+            self.add_run(partition, lsn_of(key), run, Fate::Quarantined)?;
         }
         Ok(())
     }

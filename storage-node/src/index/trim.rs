@@ -147,7 +147,7 @@ fn end_of<R: Row>(rows: &[(Key, R)], rows_max: usize) -> Option<Lsn> {
     rows.last().filter(|_| rows.len() >= rows_max).map(|(key, _)| lsn_of(key))
 }
 
-fn is_trimmed(key: &Key, run: &RunRow, trim: Lsn) -> bool {
+pub(super) fn is_trimmed(key: &Key, run: &RunRow, trim: Lsn) -> bool {
     Lsn::new(lsn_of(key).epoch(), run.last_esn) <= trim
 }
 

@@ -112,6 +112,8 @@ pub struct ShardCore {
     replies: Replies,
     /// A write or sync failed: nothing is taken any more.
     failed: bool,
+    /// The process is about to end: nothing is taken any more, and what was taken is still answered.
+    draining: bool,
     damage: Damage,
     /// Partitions that are to be sealed anew before anything of them is taken.
     to_seal: BTreeMap<PartitionUid, Epoch>,
@@ -127,6 +129,7 @@ impl ShardCore {
             submitted: EntrySeq(0),
             replies: Replies::default(),
             failed: false,
+            draining: false,
             damage: Damage::None,
             to_seal: BTreeMap::new(),
             out: VecDeque::new(),
@@ -143,6 +146,15 @@ impl ShardCore {
 
     pub fn is_failed(&self) -> bool {
         self.failed
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Nothing is handed out for the disk from now on.
+    pub fn handle_draining(&mut self) {
+        self.draining = true;
     }
 
     /// Damage was found where the log was durable: by the start, or since.
@@ -238,7 +250,7 @@ impl ShardCore {
     }
 
     pub fn handle_release(&mut self, release: Release) {
-        if self.refusal_of(release.incarnation).is_none() {
+        if self.refusal_of(release.incarnation).is_none() && !self.draining {
             release.partitions.into_iter().for_each(|p| self.handle(p.partition, Input::Release(p)));
         }
     }
@@ -336,9 +348,11 @@ impl ShardCore {
     }
 
     fn refusal_to_take(&self, incarnation: Incarnation) -> Option<StoreRefusal> {
-        let is_waiting = self.damage == Damage::Found;
-        let wait = || is_waiting.then_some(StoreRefusal::Overloaded { retry_after_ms: DAMAGED_RETRY_MS });
-        self.refusal_of(incarnation).or_else(wait)
+        self.refusal_of(incarnation).or(match () {
+            () if self.draining => Some(StoreRefusal::Draining),
+            () if self.damage == Damage::Found => Some(StoreRefusal::Overloaded { retry_after_ms: DAMAGED_RETRY_MS }),
+            () => None,
+        })
     }
 
     fn handle(&mut self, partition: PartitionUid, input: Input) {

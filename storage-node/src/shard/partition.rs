@@ -23,7 +23,7 @@ struct Held {
 /// What becomes of a store or amend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
-    /// The block is to be written.
+    /// The block is to be written, perhaps again.
     Block,
     /// The block is here; its placement is to be written.
     Placement,
@@ -159,7 +159,11 @@ impl PartitionState {
         if held != header.first_lsn() || (known.span, known.crc) != (header.span, header.crc) {
             return Err(StoreRefusal::Conflict);
         }
-        self.admit_amend(mode, header.epoch, header.first_esn, placement, seq)
+        let admitted = self.admit_amend(mode, header.epoch, header.first_esn, placement, seq)?;
+        // A recoverer sends the block itself only to whom it does not count among those that have it. Who has it all the same could not
+        // read it: the copy is written anew, and read before the other.
+        let is_repair = matches!(mode, StoreMode::Recovery { .. }) && admitted == Admitted::Placement;
+        Ok(if is_repair { Admitted::Block } else { admitted })
     }
 
     /// Takes another placement for a block, or says why not.

@@ -32,6 +32,11 @@ impl<K: Copy + Ord> ReadStreams<K> {
         }
     }
 
+    /// What the shard has lost.
+    pub fn lost(&self) -> LostBefore {
+        self.lost
+    }
+
     /// What the shard has lost: readers that start are told.
     pub fn handle_lost(&mut self, lost: LostBefore) {
         self.lost = lost;

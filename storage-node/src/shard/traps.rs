@@ -296,3 +296,38 @@ fn c15_a_damaged_shard_takes_nothing_before_it_is_sealed_anew() {
     assert!(rig.core.is_sealed_anew());
     assert_eq!(rig.core.partition(other).unwrap().meta().seal, Epoch(5));
 }
+
+#[test]
+fn who_is_about_to_end_takes_nothing_and_answers_for_what_it_took() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.core.handle_draining();
+    assert_eq!(rig.append(1, 2), ["e1n2 refused: its process is about to end"]);
+    assert_eq!(rig.amend(1, 1, 2), ["e1n1 refused: its process is about to end"]);
+    assert_eq!(rig.seal(2, &[1], 7), ["not sealed: out of service"]);
+    let written = rig.written;
+    assert_eq!(rig.release(lsn(2, 0), &[(1, 1)]), [""; 0]);
+    assert_eq!(rig.written, written, "nothing more for the disk");
+    assert_eq!(rig.sync(), ["e1n1 Flushed"]);
+}
+
+#[test]
+fn a_copy_of_recovery_is_written_though_the_block_is_here() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    rig.seal(2, &[1], 7);
+    rig.sync();
+    let recovery = StoreMode::Recovery { recoverer: Epoch(2) };
+    let placement = WirePlacement::from(&placement(2, 1));
+    let store = Store { shard: rig.core.shard(), incarnation: Incarnation(7), mode: recovery, sync: true, placement };
+    for is_written in [true, false] {
+        rig.core.handle_store(ME, store.clone(), block(1, 1));
+        let outputs = std::iter::from_fn(|| rig.core.poll_output());
+        let written = outputs.filter(|output| matches!(output, Output::Submit { entry: Entry::Block { .. }, .. }));
+        assert_eq!(
+            written.count() == 1,
+            is_written,
+            "the one that is here could not be read; the new one once is enough"
+        );
+    }
+}

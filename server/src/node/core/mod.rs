@@ -30,7 +30,7 @@ use dlog_proto::wire::{
 use dlog_proto::{PartitionUid, ShardId, Time, TimestampMs};
 use dlog_sequencer::{Host, Settings};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::{JoinSet, spawn_local};
 
 pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend, SealAnew};
 use self::inbox::{FrameBatch, LaneNumber};
@@ -146,6 +146,12 @@ impl Core {
         let lanes = &self.lanes;
         let answer = |lane: LaneNumber| lanes.get(&lane).map(|lane| &lane.tx);
         self.sequencing.pump(time, &self.links, answer);
+        self.pump_shards();
+    }
+
+    fn pump_shards(&mut self) {
+        let lanes = &self.lanes;
+        let answer = |lane: LaneNumber| lanes.get(&lane).map(|lane| &lane.tx);
         self.shards.values_mut().for_each(|shard| shard.pump(answer));
     }
 
@@ -252,6 +258,21 @@ impl Core {
         }
     }
 
+    /// Shards answer for what they took, and refuse what comes.
+    fn handle_while_closing(&mut self, input: Input) {
+        match input {
+            Input::LaneFrames { lane, batch: FrameBatch { frames, go_on } } => {
+                let is_refused = |frame: &Frame| Store::is(frame) || Amend::is(frame) || Seal::is(frame);
+                let refused = frames.into_iter().filter(is_refused);
+                refused.for_each(|frame| self.handle_frame((now(), now_ms()), lane, frame));
+                go_on.notify_one();
+            }
+            Input::LaneClosed(lane) => self.close_lane(lane),
+            Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),
+            _ => {}
+        }
+    }
+
     fn with_shard(&mut self, shard: ShardId, act: impl FnOnce(&mut LocalShard)) {
         if let Some(shard) = self.shards.get_mut(&shard) {
             act(shard);
@@ -342,17 +363,32 @@ impl Core {
         Ok(())
     }
 
-    /// Closes the shards, each on a thread that may wait.
+    /// Closes the shards, each on a thread that may wait. Whoever wants to store meanwhile is told to go elsewhere.
     async fn close(mut self) {
-        let mut closing = Vec::new();
-        for (shard, running) in self.shards.iter_mut().filter_map(|(id, shard)| Some((*id, shard.take_running()?))) {
-            closing.push((shard, tokio::task::spawn_blocking(move || running.close())));
+        let mut closing = JoinSet::new();
+        for (id, shard) in &mut self.shards {
+            shard.handle_draining();
+            if let Some(running) = shard.take_running() {
+                let id = *id;
+                closing.spawn_blocking(move || (id, running.close()));
+            }
         }
-        for (shard, closing) in closing {
-            match closing.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%shard, %error, "not closed properly; the next start recovers it"),
-                Err(error) => tracing::error!(%shard, %error, "not closed properly; the next start recovers it"),
+        let mut inputs = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.inbox.recv_many(&mut inputs, INPUTS_AT_ONCE) => {
+                    inputs.drain(..).for_each(|input| self.handle_while_closing(input));
+                    self.pump_shards();
+                }
+                closed = closing.join_next() => match closed {
+                    None => break,
+                    Some(Ok((_, Ok(())))) => {}
+                    Some(Ok((shard, Err(error)))) => {
+                        tracing::error!(%shard, %error, "not closed properly; the next start recovers it");
+                    }
+                    Some(Err(error)) => tracing::error!(%error, "a shard was not closed properly; the next start recovers it"),
+                },
             }
         }
         if let Some(done) = self.stop.take() {

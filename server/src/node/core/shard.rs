@@ -98,7 +98,6 @@ pub(super) struct LocalShard {
     reader: Reader,
     running: Option<Running>,
     progress: Arc<Progress>,
-    lost: LostBefore,
     /// Told when all partitions are sealed anew.
     sealing_anew: Vec<oneshot::Sender<()>>,
     /// Entries that were admitted when there was room for them and then was not: they go first when there is again.
@@ -121,7 +120,6 @@ impl LocalShard {
             committer,
             running: Some(running),
             progress,
-            lost,
             sealing_anew: Vec::new(),
             stalled: VecDeque::new(),
             inbox,
@@ -160,13 +158,16 @@ impl LocalShard {
         self.core.handle_release(release);
     }
 
+    pub(super) fn handle_draining(&mut self) {
+        self.core.handle_draining();
+    }
+
     pub(super) fn handle_damaged(&mut self) {
         self.core.handle_damaged();
     }
 
     pub(super) fn handle_seal_anew(&mut self, anew: SealAnew) {
-        self.lost.durable = anew.damaged_before;
-        self.streams.handle_lost(self.lost);
+        self.streams.handle_lost(LostBefore { durable: anew.damaged_before, ..self.streams.lost() });
         self.core.handle_seal_anew(anew.newest);
         self.sealing_anew.push(anew.done);
     }
@@ -182,6 +183,9 @@ impl LocalShard {
     /// Why there is no room for an entry now, if there is none. Nobody else takes room, so what is free stays free until the
     /// entry is submitted, unless its partition has to be loaded first.
     fn refusal(&self, entry: &Entry) -> Option<StoreRefusal> {
+        if self.core.is_draining() {
+            return Some(StoreRefusal::Draining);
+        }
         if !self.stalled.is_empty() {
             return Some(StoreRefusal::Overloaded { retry_after_ms: 10 });
         }
@@ -267,7 +271,7 @@ impl LocalShard {
 
     /// Goes through what producers wrote, away from this thread.
     pub(super) fn read_producers(&self, read: ReadProducers, tx: LaneSender) {
-        let (reader, mine, lost) = (self.reader.clone(), self.core.incarnation(), self.lost);
+        let (reader, mine, lost) = (self.reader.clone(), self.core.incarnation(), self.streams.lost());
         spawn_blocking(move || {
             let (answer, table) = lookups::read_producers(&reader, mine, lost, &read);
             let payload = table.map(|table| table.encode()).unwrap_or_default();
@@ -365,8 +369,8 @@ impl LocalShard {
         }
         for (lane, partitions) in sealed {
             for partitions in in_frames(partitions) {
-                let sealed =
-                    Sealed { shard: self.id(), incarnation: self.core.incarnation(), lost: self.lost, partitions };
+                let (shard, incarnation, lost) = (self.id(), self.core.incarnation(), self.streams.lost());
+                let sealed = Sealed { shard, incarnation, lost, partitions };
                 send(lane, sealed.to_frame(0, Payload::empty()));
             }
         }
