@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlog_client::{AppendOptions, Client};
+use dlog_client::{AppendOptions, Client, GapReason, Position, ReadItem};
 use dlog_metadata::state::{LogAttributes, MissingRange};
 use dlog_proto::{LogId, Lsn, PartitionId, ShardId};
 use dlog_storage_node::disk::{RealDisk, boot_id};
@@ -57,8 +57,8 @@ async fn missing(client: &Client) -> Vec<(ShardId, MissingRange)> {
     missing.iter().flat_map(|(at, ranges)| ranges.iter().map(|range| (at.shard, *range))).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_at_rest_is_found_and_on_record_until_nobody_needs_it() {
+/// A node one of whose records is damaged where nobody has looked yet: the LSNs of all, and the segment.
+async fn damaged() -> (Cluster, Client, Vec<Lsn>, PathBuf) {
     let mut cluster = Cluster::start(1).await;
     let client = cluster.client();
     client.create_log(&log(), 1, LogAttributes::replicated(1)).await.unwrap();
@@ -71,7 +71,65 @@ async fn damage_at_rest_is_found_and_on_record_until_nobody_needs_it() {
     cluster.serves().await;
     // Another epoch begins, and with it the first one's end is decided.
     append(&client, 1).await;
+    (cluster, client, lsns, segment)
+}
 
+/// Waits until a node's log has a line that was not among the first so many bytes.
+async fn says(cluster: &Cluster, from: usize, line: &str, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if cluster.log(1)[from..].contains(line) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const IS_FOUND: &str = "data at rest is damaged";
+const IS_ON_RECORD: &str = "on record as under-replicated";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whenever_the_node_dies_what_its_disk_lost_goes_on_record() {
+    let (mut cluster, client, lsns, _) = damaged().await;
+    assert!(says(&cluster, 0, IS_FOUND, Duration::from_secs(120)).await, "{}", cluster.log(1));
+    // Each start finds it noted and begins again. Killed a little later each time, it comes a little further.
+    let mut kills = 0;
+    for patience in (0..).step_by(20).map(Duration::from_millis) {
+        cluster.kill(1);
+        kills += 1;
+        let from = cluster.log(1).len();
+        cluster.start_node(1);
+        if says(&cluster, from, IS_ON_RECORD, patience).await {
+            break;
+        }
+        assert!(patience < Duration::from_secs(15), "{}", cluster.log(1));
+    }
+    assert!(kills > 5, "it was to be killed on the way, and not {kills} times");
+    cluster.serves().await;
+    let after = append(&client, 1).await;
+    let missing = missing(&client).await;
+    let [(_, MissingRange { from, to: Some(to) })] = &missing[..] else { panic!("one place is damaged: {missing:?}") };
+
+    // All else can be read, and of that it is said that it is lost.
+    let mut reader = client.reader(&log(), 0, Position::Oldest, Some(Position::Newest)).await.unwrap();
+    let (mut read, mut lost) = (Vec::new(), Vec::new());
+    while let Some(item) = reader.next().await.unwrap() {
+        match item {
+            ReadItem::Record(record) => read.push(record.lsn),
+            ReadItem::Gap { from, to, reason } => lost.push((from.esn(), to.esn(), reason)),
+        }
+    }
+    assert_eq!(lost, [(*from, *to, GapReason::DataLoss)]);
+    let whole = |lsn: &&Lsn| lsn.epoch() != lsns[0].epoch() || !(*from..=*to).contains(&lsn.esn());
+    assert!(lsns.iter().chain(&after).filter(whole).all(|lsn| read.contains(lsn)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_at_rest_is_found_and_on_record_until_nobody_needs_it() {
+    let (mut cluster, client, lsns, segment) = damaged().await;
     let deadline = Instant::now() + Duration::from_secs(120);
     let found = loop {
         match &*missing(&client).await {
@@ -90,10 +148,7 @@ async fn damage_at_rest_is_found_and_on_record_until_nobody_needs_it() {
     assert!(shown.contains(&format!("\"from\": \"{from}\"")), "{shown}");
 
     // Once it is on record it is not noted here any more.
-    while !cluster.log(1).contains("on record as under-replicated") {
-        assert!(Instant::now() < deadline, "{}", cluster.log(1));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    assert!(says(&cluster, 0, IS_ON_RECORD, Duration::from_secs(30)).await, "{}", cluster.log(1));
     tokio::time::sleep(Duration::from_millis(500)).await;
     cluster.signal(1, Signal::TERM);
     assert!(cluster.wait(1));
