@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::machines::{self, Machines};
 use crate::net::Network;
 use crate::ports::free_addresses;
 
@@ -55,27 +56,35 @@ pub(crate) struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
     network: Option<Network>,
+    /// If they do not all run on one.
+    machines: Option<Machines>,
 }
 
 impl Cluster {
     /// Nodes that reach each other directly.
     pub(crate) async fn start_direct(plan: Plan) -> io::Result<Self> {
-        Self::start(plan, None).await
+        Self::start(plan, None, None).await
     }
 
     /// Nodes that reach each other, and are reached, through a network that can be troubled.
-    pub(crate) async fn start_behind(plan: Plan, network: Network) -> io::Result<Self> {
-        Self::start(plan, Some(network)).await
+    pub(crate) async fn start_behind(plan: Plan, network: Network, machines: Option<Machines>) -> io::Result<Self> {
+        Self::start(plan, Some(network), machines).await
     }
 
-    async fn start(plan: Plan, network: Option<Network>) -> io::Result<Self> {
-        let ports = free_addresses(3 * plan.nodes)?;
+    async fn start(plan: Plan, network: Option<Network>, machines: Option<Machines>) -> io::Result<Self> {
         let node = |at: &[SocketAddr]| {
             let real = if network.is_some() { at[1] } else { at[0] };
             Node { advertised: at[0], real, http: at[2], child: None, started: Instant::now(), is_stopped: false }
         };
-        let nodes = ports.chunks(3).map(node).collect();
-        let mut cluster = Self { plan, nodes, network };
+        let addresses = match &machines {
+            Some(_) => {
+                let of = |node| [machines::advertised(node), machines::real(node), machines::http(node)];
+                (1..=plan.nodes).flat_map(of).collect()
+            }
+            None => free_addresses(3 * plan.nodes)?,
+        };
+        let nodes = addresses.chunks(3).map(node).collect();
+        let mut cluster = Self { plan, nodes, network, machines };
         for node in 1..=cluster.nodes.len() {
             cluster.start_node(node).await?;
         }
@@ -94,7 +103,10 @@ impl Cluster {
         let Node { advertised, real, http, .. } = &self.nodes[node - 1];
         let members: Vec<String> =
             (1..).zip(&self.nodes).map(|(id, node)| format!("{id}={}", node.advertised)).collect();
-        let mut command = Command::new(&self.plan.dlog);
+        let mut command = match &self.machines {
+            Some(machines) => machines.inside(node, &self.plan.dlog),
+            None => Command::new(&self.plan.dlog),
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DLOG_")) {
             command.env_remove(name);
         }
@@ -103,6 +115,9 @@ impl Cluster {
         command.args(["--listen", &real.to_string(), "--advertise", &advertised.to_string()]);
         command.args(["--http", &http.to_string(), "--segment-bytes", "128MiB"]).args(&self.plan.flags);
         command.args(self.plan.flags_of.get(node - 1).into_iter().flatten());
+        if let Some(machines) = &self.machines {
+            command.arg("--tls-dir").arg(machines.tls_dir(node));
+        }
         command
     }
 
@@ -213,7 +228,8 @@ impl Cluster {
     /// A client with connections of its own.
     pub(crate) fn client(&self) -> Result<Client, OpenError> {
         let servers = self.nodes.iter().map(|node| node.advertised.into()).collect();
-        Client::new(ClientOptions { servers, software: "dlog-chaos".to_owned(), ..ClientOptions::default() })
+        let ca_file = self.machines.as_ref().map(Machines::ca_file);
+        Client::new(ClientOptions { servers, ca_file, software: "dlog-chaos".to_owned(), ..ClientOptions::default() })
     }
 
     /// Waits until all nodes that run are ready, and alive in the eyes of the metadata tier; else what is missing.

@@ -5,6 +5,7 @@ mod checker;
 mod cluster;
 mod failover;
 mod history;
+mod machines;
 mod nemesis;
 mod net;
 mod place;
@@ -40,6 +41,17 @@ enum Command {
     Failover(failover::Args),
     /// With how many nodes down appends go on
     Quorums(quorums::Args),
+}
+
+/// Begins this program anew where nodes can have machines of their own, if that is wanted and the system lets it. To be called
+/// before anything else.
+pub fn move_out(args: &Args) {
+    if let Command::Run(run) = &args.command
+        && run.wants_machines()
+        && !machines::has_moved()
+    {
+        println!("all nodes on one machine: {}", machines::move_out());
+    }
 }
 
 /// Does what the command line says. Whether all is well; what was seen is printed. `Err`: it could not be done.

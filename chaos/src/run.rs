@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cluster::Cluster;
 use crate::history::Outcome;
+use crate::machines::{self, Machines};
 use crate::nemesis::{self, Kind, Trouble, What};
 use crate::net::{self, Network};
 use crate::place::{Place, PlaceArgs};
@@ -71,9 +72,16 @@ pub(crate) struct Args {
     /// More nodes in trouble at once than the cluster can bear: appends stand still, but nothing may be lost
     #[arg(long)]
     harsh: bool,
+    /// All nodes on one machine [default: each in a network namespace, where the system lets users have some]
+    #[arg(long)]
+    one_machine: bool,
 }
 
 impl Args {
+    pub(crate) fn wants_machines(&self) -> bool {
+        !self.one_machine
+    }
+
     fn replication(&self) -> u8 {
         self.replication.unwrap_or_else(|| self.nodes.min(3))
     }
@@ -118,7 +126,7 @@ impl Args {
     fn plan(&self) -> nemesis::Plan {
         let all = Kind::value_variants().to_vec();
         let mut kinds = if self.troubles.is_empty() { all } else { self.troubles.clone() };
-        if !net::tells_nodes_apart() {
+        if !machines::has_moved() && !net::tells_nodes_apart() {
             println!("it cannot be told here which node sends what: nodes are not cut off from each other");
             kinds.retain(|kind| !kind.needs_owners());
         }
@@ -151,7 +159,12 @@ impl Args {
             let names: Vec<_> = kinds.iter().map(clap::builder::PossibleValue::get_name).collect();
             command += &format!(" --troubles {}", names.join(","));
         }
-        for (set, flag) in [(self.write_cache, " --write-cache"), (self.harsh, " --harsh")] {
+        let set = [
+            (self.write_cache, " --write-cache"),
+            (self.harsh, " --harsh"),
+            (!machines::has_moved(), " --one-machine"),
+        ];
+        for (set, flag) in set {
             command += if set { flag } else { "" };
         }
         command
@@ -198,7 +211,16 @@ impl Run {
     async fn set_up(args: &Args, seed: u64, place: &Place) -> Result<Self, String> {
         let nodes = usize::from(args.nodes);
         let network = Network::new(nodes, seed);
-        let cluster = Cluster::start_behind(place.plan(nodes), network).await;
+        let plan = place.plan(nodes);
+        let machines = match args.wants_machines() && machines::has_moved() {
+            true => Some(Machines::make(nodes, &plan.dlog, &plan.dir).await?),
+            false => None,
+        };
+        println!(
+            "each node in {}",
+            if machines.is_some() { "a network namespace" } else { "a process of this machine" }
+        );
+        let cluster = Cluster::start_behind(plan, network, machines).await;
         let mut cluster = cluster.map_err(|error| error.to_string())?;
         let client = cluster.client().map_err(|error| error.to_string())?;
         cluster.serves(&client, SERVE_PATIENCE).await?;

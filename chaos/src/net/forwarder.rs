@@ -108,11 +108,11 @@ impl Forwarding {
         if self.flows.len() >= FLOWS_MAX {
             return false;
         }
-        let Ok(back) = bind((Ipv4Addr::LOCALHOST, 0).into()) else { return false };
+        let Ok(back) = bind((Ipv4Addr::UNSPECIFIED, 0).into()) else { return false };
         if back.connect(self.real).await.is_err() {
             return false;
         }
-        let flow = Flow { owner: self.shared.owners.of(from.port()), back: Arc::new(back) };
+        let flow = Flow { owner: self.shared.owners.of(from), back: Arc::new(back) };
         let way = Way { to: Some(from), socket: self.front.clone(), delayed: self.delayed.clone() };
         answers.spawn(answer(self.shared.clone(), (End::Node(self.node), flow.owner), flow.back.clone(), way));
         self.flows.insert(from, flow);

@@ -104,7 +104,7 @@ impl Network {
         advertised: SocketAddr,
         real: SocketAddr,
     ) -> std::io::Result<()> {
-        self.shared.owners.set(node, process);
+        self.shared.owners.set(node, process, real.ip());
         if let Some(old) = self.forwarders[node - 1].take() {
             old.close().await;
         }

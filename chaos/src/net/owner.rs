@@ -1,16 +1,17 @@
-//! Whose socket a datagram comes from: the nodes send from ports that the system gives them, so it is the system that can tell
-//! (`/proc`, on Linux). Elsewhere all senders count as clients.
+//! Whose socket a datagram comes from. Where nodes have machines of their own, the address tells. On one machine they send from ports
+//! that the system gives them, so it is the system that can tell (`/proc`, on Linux). Elsewhere all senders count as clients.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::End;
 
-/// The processes of nodes.
+/// The processes and addresses of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    processes: Mutex<HashMap<usize, u32>>,
+    nodes: Mutex<HashMap<usize, (u32, IpAddr)>>,
 }
 
 pub(super) fn is_supported() -> bool {
@@ -18,16 +19,22 @@ pub(super) fn is_supported() -> bool {
 }
 
 impl Owners {
-    pub(super) fn set(&self, node: usize, process: u32) {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner).insert(node, process);
+    pub(super) fn set(&self, node: usize, process: u32, address: IpAddr) {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(node, (process, address));
     }
 
-    /// Who has this UDP port open.
-    pub(super) fn of(&self, port: u16) -> End {
-        let inodes = inodes_of(&std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default(), port);
-        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let has = |process: u32| inodes.iter().any(|inode| has_socket(process, inode));
-        let owner = processes.into_iter().find(|(_, process)| has(*process));
+    /// Who sends from here over UDP.
+    pub(super) fn of(&self, from: SocketAddr) -> End {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inodes = match from.ip().is_loopback() {
+            true => inodes_of(&std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default(), from.port()),
+            false => Vec::new(),
+        };
+        let sends = |process: u32, address: IpAddr| match from.ip().is_loopback() {
+            true => inodes.iter().any(|inode| has_socket(process, inode)),
+            false => address == from.ip(),
+        };
+        let owner = nodes.into_iter().find(|(_, (process, address))| sends(*process, *address));
         owner.map_or(End::Clients, |(node, _)| End::Node(node))
     }
 }
@@ -71,10 +78,18 @@ mod tests {
             return;
         }
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
+        let from = socket.local_addr().unwrap();
         let owners = Owners::default();
-        assert_eq!(owners.of(port), End::Clients);
-        owners.set(3, std::process::id());
-        assert_eq!(owners.of(port), End::Node(3));
+        assert_eq!(owners.of(from), End::Clients);
+        owners.set(3, std::process::id(), from.ip());
+        assert_eq!(owners.of(from), End::Node(3));
+    }
+
+    #[test]
+    fn a_machine_is_known_by_its_address() {
+        let owners = Owners::default();
+        (1..=2).for_each(|node| owners.set(node, 0, IpAddr::from([10, 83, 0, node as u8])));
+        assert_eq!(owners.of(([10, 83, 0, 2], 4711).into()), End::Node(2));
+        assert_eq!(owners.of(([10, 83, 1, 2], 4711).into()), End::Clients);
     }
 }
