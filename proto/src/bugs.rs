@@ -50,9 +50,10 @@ bugs! {
     SnapshotOfUnacknowledged,
     /// Records may be trimmed that alone tell of their producers (C11).
     TrimForgetsProducers,
+    /// Records may be trimmed before it is on record where the snapshot lies that tells of their producers (C11).
+    TrimBeforeCover,
     /// A producer snapshot is looked for only on the shards of epochs that are not decided (C11).
     SnapshotOfSealedOnly,
-
     /// A log that prefers availability is acknowledged without a lease (C13).
     AcksWithoutLease,
     /// A log that prefers availability is released without a lease (C13).
@@ -101,6 +102,12 @@ bugs! {
     DamageCounts,
     /// What recovery could not copy is not put on record.
     MissingNotRecorded,
+    /// Settled blocks stay as an earlier recoverer left them (INV-SETTLED).
+    SettledNotRepaired,
+    /// A shard that has a block and cannot read it counts as if it had none (INV-UNREADABLE).
+    UnreadableIsAbsent,
+    /// A block that nobody can read stays where an earlier placement says, off the record (INV-UNREADABLE).
+    UnreadableForgotten,
     /// Ends that an earlier recoverer decided are not told to shards that missed them (C8).
     OldEndsNotTold,
 
@@ -125,6 +132,10 @@ bugs! {
     EndSparesStores,
     /// A replaced disk answers for the one before it (C4).
     IncarnationIgnored,
+    /// A shard whose log was damaged takes stores before the metadata tier knows of it (C15).
+    DamagedServes,
+    /// A shard whose log was damaged is not sealed anew (C15).
+    NotSealedAnew,
     /// Marks of sealed epochs still move.
     MarksMoveUnderSeal,
     /// Trim goes beyond what is released.
@@ -141,6 +152,8 @@ bugs! {
     GapFromOneShard,
     /// A reader calls lost what single-copy delivery did not bring.
     GapFromSingleCopies,
+    /// A reader calls lost what shards did not have before the others were given up (INV-GAP-ASKED-AGAIN).
+    GapFromOldAnswers,
     /// Batches that were on a lost connection are not sent again.
     AppendNotResent,
 

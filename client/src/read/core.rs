@@ -5,6 +5,9 @@
 //! is decided at or beyond n (so what a zombie wrote is never seen, whatever a shard ships).
 //! INV-NO-FALSE-GAP: a missing record inside a decided or released range is called lost only if an f-majority of the
 //! nodeset says that it has none. Nothing else makes a gap but the trim point: an epoch's content has no holes.
+//! INV-GAP-ASKED-AGAIN: where less than an f-majority by the strict rule can say so (disks are lost or damaged, or the log prefers
+//! availability and the others were waited for long enough), every answer that a gap rests on was given after the last of the missing
+//! shards was given up. For one of them may have had the record, and recovery copied it to others that had said before that they have none.
 //!
 //! One stream per shard. Single-copy delivery until something is missing; then everything is asked of everybody (a *rewind*: a
 //! new version, which voids what was sent under the old one), and back to single copies when the trouble is passed.
@@ -147,6 +150,8 @@ pub struct ReaderCore {
     wake_at: Option<Time>,
     /// How often a record was asked for again because those that should have it could not read it.
     damage_retries: u32,
+    /// Shards that were given up at the cursor before everybody was last asked for what lies there (INV-GAP-ASKED-AGAIN).
+    given_up: Option<MemberSet>,
     done: bool,
     out: VecDeque<Output>,
 }
@@ -173,6 +178,7 @@ impl ReaderCore {
             rewound_at: Time::ZERO,
             wake_at: None,
             damage_retries: 0,
+            given_up: None,
             done: false,
             out: VecDeque::new(),
         }
@@ -313,11 +319,14 @@ impl ReaderCore {
 
     /// Hands out whatever can be handed out, and sees to it that the right streams are open.
     fn go_on(&mut self, now: Time) {
-        let before = self.cursor;
+        let (before, version) = (self.cursor, self.version);
         while !self.done && self.step(now) {}
         if self.cursor != before {
-            self.stuck_since = None;
             self.damage_retries = 0;
+            // Whoever was asked again was asked for what lies at the new one.
+            if self.version == version {
+                (self.stuck_since, self.given_up) = (None, None);
+            }
         }
         if self.is_table_stale() {
             self.want_table(now);
@@ -411,7 +420,8 @@ impl ReaderCore {
     fn declare_gap(&mut self, now: Time, limit: Lsn) -> bool {
         let Some(entry) = self.table.epoch(self.cursor.epoch()) else { return false };
         let since = *self.stuck_since.get_or_insert(now);
-        let (mut passed, mut statuses, mut waiting, mut upto) = (MemberSet::EMPTY, Statuses::default(), false, limit);
+        let (mut passed, mut statuses, mut upto) = (MemberSet::EMPTY, Statuses::default(), limit);
+        let mut silent = MemberSet::EMPTY;
         for (i, member) in entry.nodeset.members().iter().enumerate() {
             let Some(state) = self.shards.get(&member.shard_ref()) else { continue };
             // Who has lost something may have what lies behind: it is still to come.
@@ -425,15 +435,16 @@ impl ReaderCore {
                 passed.insert(i);
                 upto = upto.min(Lsn(state.next.0 - 1));
             } else if state.open {
-                waiting = true;
+                silent.insert(i);
             }
         }
-        let quorum = Quorum::new(&entry.nodeset, &entry.replication);
+        let (quorum, waiting) = (Quorum::new(&entry.nodeset, &entry.replication), !silent.is_empty());
         let mut authority = quorum.answers(passed, statuses);
-        let is_proven = authority != Authority::Incomplete || quorum.is_strictly_authoritative(passed, statuses);
+        let mut is_proven = quorum.is_strictly_authoritative(passed, statuses);
         if bug(Bug::GapFromOneShard) && !passed.is_empty() {
-            authority = Authority::Complete;
+            (authority, is_proven) = (Authority::Complete, true);
         }
+        let missing = entry.nodeset.all().without(passed);
         if self.known_down.is_some() && !bug(Bug::GapFromSingleCopies) {
             // Single-copy delivery proves nothing; if nobody is left to send it, or somebody is slow, everybody is asked.
             if (authority != Authority::None && !waiting) || now.since(since) >= self.settings.slow_shard {
@@ -442,8 +453,13 @@ impl ReaderCore {
             return false;
         }
         let patient = waiting && now.since(since) < self.settings.gap_grace;
-        // In a log that prefers availability, who is away for a moment or slow may have it.
-        if !is_proven && now.since(since) < self.settings.slow_shard {
+        // In a log that prefers availability, who is away for a moment or slow may have it; when everybody is asked again, who was silent
+        // before is not waited for.
+        let awaited = match self.given_up {
+            Some(given_up) => !silent.is_subset_of(given_up),
+            None => authority == Authority::Incomplete && !is_proven,
+        };
+        if awaited && now.since(since) < self.settings.slow_shard {
             return false;
         }
         if authority == Authority::None || (authority == Authority::Incomplete && patient) {
@@ -456,6 +472,12 @@ impl ReaderCore {
                 self.damage_retries += 1;
                 self.rewind(now);
             }
+            return false;
+        }
+        let given_up = self.given_up.unwrap_or(MemberSet::EMPTY);
+        if !is_proven && !missing.is_subset_of(given_up) && !bug(Bug::GapFromOldAnswers) {
+            self.given_up = Some(given_up.union(missing));
+            self.rewind(now);
             return false;
         }
         let buffered = self.buffer.range(self.cursor..).next().map(|(first, _)| Lsn(first.0 - 1));
@@ -825,6 +847,68 @@ mod tests {
             rig.claim(node, lsn(2, 0), lsn(2, 0));
         }
         assert_eq!(rig.core.cursor(), lsn(2, 1), "an f-majority without it says that e1n1 is lost");
+    }
+
+    /// All of `nodes` say that they have nothing.
+    fn nothing_from(rig: &mut Rig, nodes: &[u16]) -> Vec<String> {
+        nodes.iter().flat_map(|node| rig.claim(*node, lsn(2, 0), lsn(2, 0))).collect()
+    }
+
+    fn starts(outputs: &[String]) -> usize {
+        outputs.iter().filter(|output| output.starts_with("start")).count()
+    }
+
+    #[test]
+    fn who_said_that_he_has_none_is_asked_again_when_the_others_are_given_up() {
+        let available = |rig: &mut Rig| {
+            rig.core.handle_closed(rig.now, shard(3));
+            rig.outputs();
+            assert_eq!(starts(&nothing_from(rig, &[1, 2])), 2, "single copies prove nothing");
+            assert_eq!(nothing_from(rig, &[1, 2]), [""; 0], "the third may come back");
+            rig.core.handle_closed(rig.now, shard(3));
+            let again = rig.wait(1_000);
+            assert_eq!(starts(&again), 3, "it did not, and those who are there are asked once more: {again:?}");
+        };
+        let mut past = table(1, &[(1, Some(2)), (2, None)]);
+        for entry in &mut past.epochs {
+            entry.replication = Arc::new(Replication::new(QuorumConfig::available(3)));
+        }
+        let mut rig = Rig::new(past.clone());
+        available(&mut rig);
+        assert_eq!(nothing_from(&mut rig, &[1]), [""; 0], "the second is not given up");
+        let read = rig.block(2, lsn(2, 0), block(1, 1, 2));
+        assert!(read.contains(&"e1n1..e1n2 base 0".to_owned()), "recovery had copied it meanwhile: {read:?}");
+
+        let mut rig = Rig::new(past.clone());
+        available(&mut rig);
+        assert_eq!(nothing_from(&mut rig, &[1, 2]), [""; 0]);
+        assert_eq!(rig.wait(150), ["DataLoss e1n1..e1n2"], "for the third nobody waits another second");
+
+        let mut rig = Rig::new(past);
+        available(&mut rig);
+        assert_eq!(nothing_from(&mut rig, &[1]), [""; 0]);
+        let again = rig.wait(1_000);
+        assert_eq!(starts(&again), 3, "the second is given up only now: {again:?}");
+        assert_eq!(nothing_from(&mut rig, &[1]), [""; 0]);
+        assert_eq!(rig.wait(150), ["DataLoss e1n1..e1n2"]);
+    }
+
+    #[test]
+    fn a_loss_that_rests_on_lost_disks_is_asked_for_again() {
+        let mut rig = Rig::new(table(1, &[(1, Some(1)), (2, None)]));
+        let is_lost = |rig: &mut Rig, node| {
+            let (version, status, lost) = (rig.core.version, ReadStatus::Incarnation, LostBefore::default());
+            let (shard_id, released, trim) = (ShardId::new(node, 0), Lsn::ZERO, Lsn::ZERO);
+            let started = ReadStarted { shard: shard_id, version, status, lost, released, trim };
+            rig.core.handle_started(rig.now, shard(node), &started);
+            rig.outputs()
+        };
+        is_lost(&mut rig, 2);
+        assert_eq!(nothing_from(&mut rig, &[1]), [""; 0], "an f-majority could prove it");
+        assert_eq!(starts(&is_lost(&mut rig, 3)), 1, "single copies prove nothing");
+        let again = nothing_from(&mut rig, &[1]);
+        assert_eq!(starts(&again), 1, "the third may have had it, and given it to the first: {again:?}");
+        assert!(nothing_from(&mut rig, &[1]).contains(&"DataLoss e1n1..e1n1".to_owned()));
     }
 
     #[test]
