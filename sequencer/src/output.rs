@@ -41,7 +41,8 @@ pub enum Output {
     Event(Event),
 }
 
-/// What a sequencer asks of the metadata tier.
+/// What a sequencer asks of the metadata tier. What is missing is to be put on record in the order in which it is asked for, one after the
+/// other: a late [`Proposal::CloseMissing`] would close what was opened again since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proposal {
     /// `epoch` ends here.

@@ -288,8 +288,7 @@ impl Recovery {
         let cuts_off = is_proven || bug(Bug::AvailableCutsOff);
         let end = digest.end(if cuts_off { authority } else { Authority::NonAuthoritative });
         let authoritative = is_proven || bug(Bug::DecisionNotFlagged);
-        let blocks = digest.unsettled(entry.epoch, end).filter(|_| !bug(Bug::DecideBeforeRepair)).cloned().collect();
-        let repair = Repair::new(self.partition, self.recoverer, end, blocks, self.waves);
+        let repair = Repair::new((self.partition, self.recoverer), (entry.epoch, end), &digest, self.waves);
         self.phase = Phase::Repairing { repair, authoritative, answered: digest.answered };
         true
     }
@@ -344,8 +343,11 @@ impl Recovery {
             state.asked_at = None;
         }
         // What one process could not read, the next may.
-        if let (true, Some(member)) = (connected, self.undecided.front().and_then(|e| e.nodeset.index_of_ref(shard))) {
+        if let (true, Some(member)) = (connected, self.undecided.front().and_then(|e| e.nodeset.index_of_ref(shard)))
+            && self.unreadable.values().any(|members| members.contains(member))
+        {
             self.unreadable.values_mut().for_each(|members| members.remove(member));
+            self.judge_anew();
         }
         if let (false, Phase::Repairing { repair, .. }, Some(entry)) =
             (connected, &mut self.phase, self.undecided.front())

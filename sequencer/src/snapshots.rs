@@ -131,10 +131,10 @@ impl Snapshots {
     /// Up to where nothing is lost of producers if it is trimmed.
     pub(crate) fn trim_limit(&self, released: Lsn) -> Lsn {
         match self.unsaved {
-            _ if bug(Bug::TrimForgetsProducers) => released,
             _ if !self.is_loaded => Lsn::ZERO,
-            _ if self.cover != Cover::OnRecord => Lsn::ZERO,
+            _ if self.cover != Cover::OnRecord && !bug(Bug::TrimBeforeCover) => Lsn::ZERO,
             None => released,
+            Some(_) if bug(Bug::TrimForgetsProducers) => released,
             Some(first) => released.min(Lsn(first.0.saturating_sub(1))),
         }
     }

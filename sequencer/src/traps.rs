@@ -175,17 +175,17 @@ impl Rig {
     }
 
     fn sealed(&mut self, node: u16, by: u32, result: Result<SealedState, SealRefusal>) {
-        self.sealed_after_loss(node, by, 0, result);
+        self.sealed_after_loss(node, by, LostBefore::default(), result);
     }
 
-    fn sealed_after_loss(&mut self, node: u16, by: u32, cached: u64, result: Result<SealedState, SealRefusal>) {
+    fn sealed_after_loss(&mut self, node: u16, by: u32, lost: LostBefore, result: Result<SealedState, SealRefusal>) {
         let incarnation = match result {
             Err(SealRefusal::Incarnation(Some(current))) => current,
             _ => Incarnation(1),
         };
         let from = ShardRef { shard: ShardId::new(node, 0), incarnation };
         let answer = SealedPartition { partition: PartitionUid(1), epoch: Epoch(by), result };
-        self.sequencer.handle_sealed(from, LostBefore { cached, durable: 0 }, answer);
+        self.sequencer.handle_sealed(from, lost, answer);
         self.pump();
     }
 
@@ -243,7 +243,7 @@ fn acknowledgements_come_in_order() {
 #[test]
 fn c2_a_shard_that_lost_its_write_cache_is_not_believed_about_what_it_lacks() {
     let mut rig = Rig::of(cached(table(QuorumConfig::majority(3), 2, &[])), Settings::default());
-    rig.sealed_after_loss(1, 2, 5, Ok(nothing_held(1)));
+    rig.sealed_after_loss(1, 2, LostBefore { cached: 5, durable: 0 }, Ok(nothing_held(1)));
     rig.sealed(3, 2, Ok(nothing_held(1)));
     rig.wait(Settings::default().recovery_grace * 2);
     assert_eq!(rig.proposals, [], "what the first had in memory, the second may have");
@@ -283,6 +283,46 @@ fn c5_where_a_disk_is_lost_the_epoch_ends_at_the_last_record_that_anybody_has() 
     rig.wait(Settings::default().recovery_grace * 2);
     let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
     assert_eq!((decision.last_esn, decision.authoritative), (Esn(4), false), "1 and 2 were on the lost disk");
+}
+
+#[test]
+fn c6_what_is_trimmed_does_not_move_the_end_back() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed(1, 2, Ok(first_block_held(2)));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(2), true), "its offsets were read");
+}
+
+#[test]
+fn c7b_c9_an_epoch_is_decided_when_its_last_blocks_are_on_a_write_quorum_of_disks_under_a_new_placement() {
+    let mut builder = BlockBuilder::new(PartitionUid(1), Epoch(1), Esn(1), 0);
+    builder.push(&bytes::Bytes::from(vec![0; 61]), 2, (0, 0));
+    let block = builder.finish();
+    let mut held = first_block_held(0);
+    held.epochs[0].blocks[0].crc = block.header().crc;
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.link(3, false);
+    rig.sealed(1, 2, Ok(held));
+    rig.sealed(2, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    let FetchBlock { shard, incarnation, partition, target } = rig.fetches.pop().expect("the second is to get a copy");
+    let answer = FetchedBlock { shard, incarnation, partition, target, found: true };
+    rig.sequencer.handle_fetched(rig.now, &answer, Some(block));
+    rig.pump();
+    let version = PlacementVersion { writer_epoch: Epoch(2), wave: 1 };
+    assert!(rig.stores.iter().all(|(_, answer)| answer.version == version), "it wins over any of the old sequencer's");
+    rig.answer(&[1]);
+    assert_eq!(rig.proposals, [], "one disk has it");
+    let cached = rig.stores.clone();
+    rig.stores.iter_mut().for_each(|(_, answer)| answer.result = Ok(Kept::Cached));
+    rig.answer(&[2]);
+    assert_eq!(rig.proposals, [], "and one memory");
+    rig.stores = cached;
+    rig.answer(&[2]);
+    let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
+    assert_eq!((decision.last_esn, decision.authoritative), (Esn(2), true));
 }
 
 #[test]
@@ -624,6 +664,18 @@ fn a_strict_log_needs_no_lease() {
 }
 
 #[test]
+fn c15_a_shard_whose_log_was_damaged_is_not_believed_about_what_it_lacks() {
+    let mut rig = Rig::of(table(QuorumConfig::majority(3), 2, &[]), Settings::default());
+    rig.sealed_after_loss(1, 2, LostBefore { cached: 0, durable: 5 }, Ok(nothing_held(1)));
+    rig.sealed(3, 2, Ok(nothing_held(1)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.proposals, [], "what the first had on its disk, the second may have");
+    rig.sealed(2, 2, Ok(first_block_held(0)));
+    rig.wait(Settings::default().recovery_grace * 2);
+    assert_eq!(rig.fetches.pop().map(|fetch| fetch.shard), Some(ShardId::new(2, 0)), "its block is copied");
+}
+
+#[test]
 fn a_planned_change_of_epoch_is_seen_by_nobody() {
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
     rig.append(1, Acks::Quorum);
@@ -829,9 +881,21 @@ fn a_block_that_nobody_can_read_is_not_waited_for() {
     assert_eq!(rig.fetches.len(), 1, "a disk's error may pass");
     cannot_read(&mut rig, 1);
     rig.sealed(3, 2, Err(SealRefusal::Incarnation(Some(Incarnation(9)))));
+    rig.stores.clear();
+    rig.link(1, false);
     rig.wait(Settings::default().recovery_grace);
+    assert_eq!((&rig.proposals, &rig.stores), (&Vec::new(), &Vec::new()), "who is away may be able to read it");
+    rig.link(1, true);
+    rig.wait(Settings::default().recovery_retry);
+    cannot_read(&mut rig, 3);
+    rig.wait(Settings::default().recovery_grace);
+    assert!(rig.stores.iter().all(|(shard, _)| shard.node == NodeId(1)), "{:?}", rig.stores);
+    assert_eq!(rig.proposals, [], "it is to know that it is the whole copyset");
+    rig.answer(&[1]);
     let [Proposal::Decide(decision)] = &rig.proposals[..] else { panic!("{:?}", rig.proposals) };
     assert_eq!((decision.last_esn, decision.authoritative), (Esn(2), false), "readers are told that it is lost");
+    let missing: Vec<_> = decision.missing.iter().map(|(shard, from)| (shard.shard.node.0, *from)).collect();
+    assert_eq!(missing, [(2, Esn(1)), (3, Esn(1))], "so that it gets its copies if it can be read after all");
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //!
 //! INV-UNREADABLE: a copy that cannot be read is no copy, and who has one proves nothing about this epoch any more: the block may have
 //! been acknowledged. So only what an f-majority of the others does not have is cut off. Without one the end goes behind it, and readers
-//! are told of the loss: it is never called absent.
+//! are told of the loss: it is never called absent. And as it may be read after all, it is kept where readers and rebuilding look for
+//! it: its holders become its copyset, and who else should have it is on record ([`Digest::given_up`]).
 //!
 //! INV-SETTLED: settled is the word of the epoch's own sequencer about its own placements. A recoverer that did not hear of it may have
 //! placed some of those blocks anew, and died before it was done: no placement of them is whole any more. Whoever took part tells of
@@ -69,8 +70,8 @@ pub(crate) struct Digest {
     known_end: Option<EpochEnd>,
     blocks: BTreeMap<Esn, HeldBlock>,
     conflict: Option<Esn>,
-    /// Last record of the blocks of which no copy can be read.
-    unreadable: Esn,
+    /// Blocks of which no copy can be read.
+    unreadable: Vec<HeldBlock>,
 }
 
 impl Digest {
@@ -103,12 +104,15 @@ impl Digest {
 
     /// Notes that these members have the block that begins here and cannot read it. To be told after all answers.
     pub(crate) fn add_unreadable(&mut self, first_esn: Esn, members: MemberSet) {
-        let Some(block) = self.blocks.get_mut(&first_esn) else { return };
-        block.copies.retain(|member, _| !members.contains(*member));
-        members.iter().for_each(|member| self.statuses.under_replicated.insert(member));
-        if block.copies.is_empty() {
-            self.unreadable = self.unreadable.max(block.last_esn);
-            self.blocks.remove(&first_esn);
+        let Some(mut block) = self.blocks.remove(&first_esn) else { return };
+        if !bug(Bug::UnreadableIsAbsent) {
+            members.iter().for_each(|member| self.statuses.under_replicated.insert(member));
+        }
+        if block.holders().is_subset_of(members) {
+            self.unreadable.push(block);
+        } else {
+            block.copies.retain(|member, _| !members.contains(*member));
+            self.blocks.insert(first_esn, block);
         }
     }
 
@@ -159,7 +163,8 @@ impl Digest {
             }
             end
         } else {
-            self.blocks.values().map(|block| block.last_esn).max().unwrap_or(start).max(start).max(self.unreadable)
+            let blocks = self.blocks.values().chain(&self.unreadable);
+            blocks.map(|block| block.last_esn).max().unwrap_or(start).max(start)
         }
     }
 
@@ -171,11 +176,18 @@ impl Digest {
     /// Blocks that recovery has to look after: those up to `end` that nobody says are settled or trimmed, and settled ones that an earlier
     /// recoverer of `epoch` has placed anew (INV-SETTLED).
     pub(crate) fn unsettled(&self, epoch: Epoch, end: Esn) -> impl Iterator<Item = &HeldBlock> {
-        let (settled, trim) = (self.settled, self.trim);
-        let is_placed_anew =
-            move |block: &HeldBlock| block.copies.values().any(|copy| copy.version.writer_epoch > epoch);
-        let needs = move |block: &HeldBlock| block.first_esn > settled || is_placed_anew(block);
-        self.blocks.values().filter(move |block| needs(block) && block.last_esn > trim && block.last_esn <= end)
+        self.blocks.values().filter(move |block| self.needs_care(block, epoch, end))
+    }
+
+    /// The same of those that nobody can read (INV-UNREADABLE).
+    pub(crate) fn given_up(&self, epoch: Epoch, end: Esn) -> impl Iterator<Item = &HeldBlock> {
+        self.unreadable.iter().filter(move |block| self.needs_care(block, epoch, end))
+    }
+
+    fn needs_care(&self, block: &HeldBlock, epoch: Epoch, end: Esn) -> bool {
+        let is_placed_anew = block.copies.values().any(|copy| copy.version.writer_epoch > epoch);
+        let is_unsettled = block.first_esn > self.settled || (is_placed_anew && !bug(Bug::SettledNotRepaired));
+        is_unsettled && block.last_esn > self.trim && block.last_esn <= end
     }
 }
 
@@ -338,6 +350,8 @@ mod tests {
         lossy.add_lost(1);
         let authority = lossy.authority(quorum);
         assert_eq!((authority, lossy.end(authority)), (Authority::NonAuthoritative, Esn(4)), "the loss is told");
+        let given_up: Vec<_> = lossy.given_up(Epoch(1), Esn(4)).map(|b| (b.first_esn, b.holders())).collect();
+        assert_eq!(given_up, [(Esn(3), MemberSet::first(1))], "and where it would be is not forgotten");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use dlog_proto::wire::{
 use dlog_proto::{Epoch, EpochEntry, Esn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
 
-use super::digest::HeldBlock;
+use super::digest::{Digest, HeldBlock};
 use crate::copyset;
 use crate::output::Output;
 use crate::settings::Settings;
@@ -61,6 +61,8 @@ struct Plan {
 #[derive(Debug)]
 struct BlockRepair {
     held: HeldBlock,
+    /// Nobody who has it can read it (INV-UNREADABLE).
+    given_up: bool,
     payload: Option<Block>,
     /// From whom the payload was asked.
     fetching_from: Option<usize>,
@@ -80,6 +82,7 @@ impl BlockRepair {
         Self {
             held,
             wave,
+            given_up: false,
             payload: None,
             fetching_from: None,
             unreadable: MemberSet::EMPTY,
@@ -93,9 +96,18 @@ impl BlockRepair {
 }
 
 impl Repair {
-    /// Repairs these blocks of an epoch that is to end at `end`. `waves`: the highest of earlier attempts.
-    pub(crate) fn new(partition: PartitionUid, recoverer: Epoch, end: Esn, blocks: Vec<HeldBlock>, waves: u32) -> Self {
-        let waiting = blocks.into_iter().map(|held| BlockRepair::new(held, waves)).collect();
+    /// Repairs an epoch whose digest is this, and which is to end at `end`. `waves`: the highest of earlier attempts.
+    pub(crate) fn new(
+        (partition, recoverer): (PartitionUid, Epoch),
+        (epoch, end): (Epoch, Esn),
+        digest: &Digest,
+        waves: u32,
+    ) -> Self {
+        let new = |held: &HeldBlock| BlockRepair::new(held.clone(), waves);
+        let unsettled = digest.unsettled(epoch, end).filter(|_| !bug(Bug::DecideBeforeRepair)).map(new);
+        let given_up = digest.given_up(epoch, end).filter(|_| !bug(Bug::UnreadableForgotten));
+        let given_up = given_up.map(|held| BlockRepair { given_up: true, ..new(held) });
+        let waiting = unsettled.chain(given_up).collect();
         let (active, missing, out) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         Self { partition, recoverer, end, highest_wave: waves, waiting, active, missing, out }
     }
@@ -157,7 +169,8 @@ impl Repair {
         block.asked = MemberSet::EMPTY;
         block.fetching_from = None;
         // Without a plan not even W can be reached: more shards must come back first.
-        if let Some(plan) = plan(cx, block.held.holders(), rng) {
+        let holders = block.held.holders();
+        if let Some(plan) = if block.given_up { plan_without_payload(cx, holders) } else { plan(cx, holders, rng) } {
             if plan != block.plan {
                 block.wave += 1;
                 self.highest_wave = self.highest_wave.max(block.wave);
@@ -309,6 +322,14 @@ impl Repair {
             }
         }
     }
+}
+
+/// Those who have it and no others, when all of them are there: what one process cannot read, the next may.
+fn plan_without_payload(cx: &Context<'_>, holders: MemberSet) -> Option<Plan> {
+    let factor = cx.entry.replication.factor();
+    let copyset: MemberSet = holders.iter().take(factor).collect();
+    let missing = cx.entry.nodeset.all().without(holders).iter().take(factor - copyset.len()).collect();
+    holders.is_subset_of(cx.usable).then_some(Plan { copyset, missing })
 }
 
 /// R members if there are that many, else as many as make a legal placement of at least W.

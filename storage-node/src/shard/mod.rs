@@ -159,7 +159,9 @@ impl ShardCore {
 
     /// Damage was found where the log was durable: by the start, or since.
     pub fn handle_damaged(&mut self) {
-        self.damage = Damage::Found;
+        if !bug(Bug::DamagedServes) {
+            self.damage = Damage::Found;
+        }
     }
 
     /// INV-SEAL-ANEW: these are the newest epochs of all partitions, as of a moment after the damage was found.
@@ -198,7 +200,9 @@ impl ShardCore {
         let Some(epoch) = self.to_seal.remove(&partition) else { return };
         let state = self.state(partition);
         // A higher one that is there stays.
-        let _ = state.seal(epoch);
+        if !bug(Bug::NotSealedAnew) {
+            let _ = state.seal(epoch);
+        }
         let entry = Entry::Partition(state.meta().clone());
         self.damage = Damage::SealedUpto(self.submit(entry, true));
     }
