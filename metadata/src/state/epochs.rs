@@ -40,11 +40,13 @@ impl State {
         Some(self.table_of(partition, rows, &rows.epochs))
     }
 
-    /// The table as it was when `epoch` was the newest: for an answer that may be older than the newest epoch by now.
+    /// The table as it was when `epoch` was the newest: for an answer that may be older than the newest epoch by now. `None`: the epoch is
+    /// over, and has left the table. What is left of it is no table of that epoch's sequencer.
     pub fn table_upto(&self, partition: PartitionUid, epoch: Epoch) -> Option<EpochTable> {
         let rows = self.partitions.get(&partition)?;
         let newer = rows.epochs.partition_point(|row| row.epoch <= epoch);
-        Some(self.table_of(partition, rows, &rows.epochs[..newer]))
+        let upto = &rows.epochs[..newer];
+        upto.last().is_some_and(|row| row.epoch == epoch).then(|| self.table_of(partition, rows, upto))
     }
 
     /// Whether the newest epoch is not replicated as its log says by now: it takes a new one for that.

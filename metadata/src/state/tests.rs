@@ -309,6 +309,21 @@ fn a_retried_activation_gives_the_same_epoch() {
 }
 
 #[test]
+fn an_activation_that_is_answered_late_has_no_table_when_its_epoch_has_left() {
+    let mut machine = Machine::cluster(3);
+    machine.create("demo/a", 1, 3).unwrap();
+    (1..=3).for_each(|node| drop(machine.activate(node, node.into(), &[1])));
+    machine.decide(decision(1, 1, 7, 3)).unwrap();
+    let upto = |machine: &Machine, epoch| {
+        let table = machine.state.table_upto(PartitionUid(1), Epoch(epoch));
+        table.map(|table| table.epochs.iter().map(|entry| entry.epoch.0).collect::<Vec<_>>())
+    };
+    assert_eq!(upto(&machine, 2), Some(vec![1, 2]));
+    machine.decide(decision(1, 2, 0, 3)).unwrap();
+    assert_eq!((upto(&machine, 2), upto(&machine, 3)), (None, Some(vec![1, 3])), "e1 is nobody's to go on with");
+}
+
+#[test]
 fn c16_no_epoch_has_two_owners_though_a_restarted_process_counts_from_one_again() {
     let mut machine = Machine::cluster(3);
     machine.create("demo/a", 1, 3).unwrap();
