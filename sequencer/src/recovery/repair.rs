@@ -360,9 +360,9 @@ mod tests {
 
     use bytes::Bytes;
     use dlog_proto::block::BlockBuilder;
-    use dlog_proto::{NodeId, ProcessId, QuorumConfig, Replication, ShardId};
+    use dlog_proto::wire::{BlockSummary, LostBefore, SealedEpoch};
+    use dlog_proto::{Lsn, NodeId, ProcessId, QuorumConfig, Replication, ShardId};
 
-    use super::super::digest::Copy;
     use super::*;
     use crate::testing::nodeset;
 
@@ -396,13 +396,21 @@ mod tests {
             end: None,
             activated_at: 0,
         };
-        let copyset = Copyset::new((1..=3).map(|node| ShardId::new(node, 0))).unwrap();
-        let copy = Copy { version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 }, copyset };
-        let copies = [(0, copy.clone()), (1, copy)].into_iter().collect();
-        let held = HeldBlock { first_esn: Esn(1), last_esn: Esn(2), crc: block.header().crc, copies };
+        let held = BlockSummary {
+            first_esn: Esn(1),
+            span: 2,
+            crc: block.header().crc,
+            len: 200,
+            version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 },
+            copyset: (1..=3).map(|node| ShardId::new(node, 0).to_u32()).collect(),
+        };
+        let (epoch, acked, settled) = (Epoch(1), Esn::ZERO, Esn::ZERO);
+        let answer = SealedEpoch { epoch, acked, settled, known_end: None, blocks: vec![held] };
+        let mut digest = Digest::default();
+        (0..2).for_each(|member| digest.add(&entry, member, LostBefore::default(), Lsn::ZERO, &answer));
         let (usable, lost, settings) = (entry.nodeset.all(), MemberSet::EMPTY, Settings::default());
         let cx = Context { now: Time::ZERO, entry: &entry, usable, lost, settings: &settings };
-        let mut repair = Repair::new(PartitionUid(1), Epoch(2), Esn(2), vec![held], 0);
+        let mut repair = Repair::new((PartitionUid(1), Epoch(2)), (Epoch(1), Esn(2)), &digest, 0);
         repair.pump(&cx, &mut Rng::with_seed(1));
         assert_eq!(asked(&mut repair), ["amend n1", "amend n2", "fetch n1"]);
         repair.handle_fetched(&cx, Esn(1), 0, None);

@@ -352,7 +352,7 @@ impl ShardCore {
     }
 
     fn refusal_to_take(&self, incarnation: Incarnation) -> Option<StoreRefusal> {
-        self.refusal_of(incarnation).or(match () {
+        self.refusal_of(incarnation).or_else(|| match () {
             () if self.draining => Some(StoreRefusal::Draining),
             () if self.damage == Damage::Found => Some(StoreRefusal::Overloaded { retry_after_ms: DAMAGED_RETRY_MS }),
             () => None,
