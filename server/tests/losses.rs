@@ -84,7 +84,7 @@ async fn says(cluster: &Cluster, from: usize, line: &str, patience: Duration) ->
         if Instant::now() >= deadline {
             return false;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -96,8 +96,8 @@ async fn whenever_the_node_dies_what_its_disk_lost_goes_on_record() {
     let (mut cluster, client, lsns, _) = damaged().await;
     assert!(says(&cluster, 0, IS_FOUND, Duration::from_secs(120)).await, "{}", cluster.log(1));
     // Each start finds it noted and begins again. Killed a little later each time, it comes a little further.
-    let mut kills = 0;
-    for patience in (0..).step_by(20).map(Duration::from_millis) {
+    let (mut kills, mut patience) = (0, Duration::from_millis(2));
+    loop {
         cluster.kill(1);
         kills += 1;
         let from = cluster.log(1).len();
@@ -105,7 +105,8 @@ async fn whenever_the_node_dies_what_its_disk_lost_goes_on_record() {
         if says(&cluster, from, IS_ON_RECORD, patience).await {
             break;
         }
-        assert!(patience < Duration::from_secs(15), "{}", cluster.log(1));
+        patience = patience * 8 / 7 + Duration::from_millis(2);
+        assert!(patience < Duration::from_secs(10), "{}", cluster.log(1));
     }
     assert!(kills > 5, "it was to be killed on the way, and not {kills} times");
     cluster.serves().await;
