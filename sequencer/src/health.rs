@@ -53,8 +53,8 @@ impl Health {
         let usable = self.usable(now);
         let mut others: Vec<usize> = (0..self.members.len()).filter(|m| !usable.contains(*m)).collect();
         others.sort_by_key(|m| {
-            let Member { connected, gone, refused_until, slow_until, .. } = self.members[*m];
-            (gone, !connected, refused_until.max(now), slow_until)
+            let Member { connected, gone, refused_until, pardoned_at, slow_until, .. } = self.members[*m];
+            (gone, !connected, refused_until.min(pardoned_at).max(now), slow_until)
         });
         others
     }
@@ -64,8 +64,8 @@ impl Health {
         self.reachable(|m| m.refused_until <= now)
     }
 
-    /// Members that may be asked if the others are too few for a write quorum: those too that refused a while ago. What was the matter
-    /// may be over long before it is time to look again.
+    /// Members that may be asked if those that answer are too few for a write quorum: those too that refused a while ago. What was the
+    /// matter may be over long before it is time to look again.
     pub(crate) fn last_resort(&self, now: Time) -> MemberSet {
         self.reachable(|m| m.refused_until.min(m.pardoned_at) <= now)
     }

@@ -13,6 +13,8 @@ struct Rig {
     appender: Appender,
     now: Time,
     live: MemberSet,
+    /// Of these, who refuses.
+    refusing: MemberSet,
     acknowledged: usize,
     /// Stores and amends that were sent.
     asked: usize,
@@ -24,7 +26,7 @@ impl Rig {
         let replication = Arc::new(Replication::new(quorum));
         let (settings, rng) = (Arc::new(Settings::default()), Rng::with_seed(seed));
         let appender = Appender::new(PartitionUid(1), Epoch(1), nodeset, replication, settings, rng);
-        Self { appender, now: Time::from_millis(1_000), live, acknowledged: 0, asked: 0 }
+        Self { appender, now: Time::from_millis(1_000), live, refusing: MemberSet::EMPTY, acknowledged: 0, asked: 0 }
     }
 
     fn append(&mut self) {
@@ -55,7 +57,8 @@ impl Rig {
             if self.live.contains(member) {
                 let ShardRef { shard, incarnation } = self.appender.shard_ref(member);
                 let (partition, epoch) = (PartitionUid(1), Epoch(1));
-                let result = Ok(Kept::Flushed);
+                let refuses = self.refusing.contains(member);
+                let result = if refuses { Err(StoreRefusal::Disabled) } else { Ok(Kept::Flushed) };
                 let answer =
                     StoreAnswer { shard, incarnation, partition, epoch, first_esn, snapshot: false, version, result };
                 self.appender.handle_stored(self.now, &answer);
@@ -111,6 +114,20 @@ fn appends_go_on_wherever_a_write_quorum_lives() {
         }
     }
     assert!(runs > 600 && longest > Duration::from_millis(100), "{runs} {longest:?}");
+}
+
+#[test]
+fn who_refused_is_asked_again_before_one_that_hangs_is_waited_for() {
+    let mut rig = Rig::new(3, quorum(2, 2), MemberSet::first(3), 1);
+    rig.refusing.insert(1);
+    (0..20).for_each(|_| rig.append());
+    assert_eq!(rig.acknowledged, 20, "the two others take them");
+    rig.wait(Duration::from_secs(1));
+    rig.refusing.remove(1);
+    rig.live.remove(2);
+    rig.append();
+    let took = rig.takes(21);
+    assert!(took <= Duration::from_secs(1), "half a minute is how long a refusal stands otherwise: {took:?}");
 }
 
 #[test]

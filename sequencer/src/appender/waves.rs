@@ -171,9 +171,9 @@ impl Appender {
 
     /// Members that may be asked for this block.
     fn possible(&self, block: &InFlight, now: Time) -> MemberSet {
-        let askable = self.health.askable(now);
-        match self.quorum().is_write_quorum(block.holders.union(askable)) {
-            true => askable,
+        // Who did not answer in time is asked, but not counted on: it may hang for longer than what another refused for.
+        match self.quorum().is_write_quorum(block.holders.union(self.health.usable(now))) {
+            true => self.health.askable(now),
             false => self.health.last_resort(now),
         }
     }
