@@ -1,14 +1,16 @@
 //! Damage to data at rest is found, reported once, and only if it matters.
 
 use dlog_proto::{Epoch, Esn, Lsn, PartitionUid};
-use dlog_storage_node::Loss;
 use dlog_storage_node::disk::simulated::{Fault, Operation};
 use dlog_storage_node::entry::{Entry, PartitionMeta};
 use dlog_storage_node::offline::{Content, Item, ShardFiles};
+use dlog_storage_node::read::Found;
+use dlog_storage_node::{Engine, Loss};
 use std::sync::Arc;
 
 use crate::faults::{BLOCKS, stopped};
 use crate::machine::Machine;
+use crate::workload::placement;
 
 /// Offsets and partitions of all blocks in the first segment.
 fn blocks(machine: &Machine) -> Vec<(u32, PartitionUid, Lsn)> {
@@ -50,6 +52,29 @@ fn damage_is_found_reported_once_and_remembered() {
     assert_eq!(engine.reader().losses().unwrap(), losses, "less was told of than is lost");
     engine.forget_losses(&losses).unwrap();
     assert!(engine.reader().losses().unwrap().is_empty());
+}
+
+#[test]
+fn a_copy_that_is_stored_again_is_read_instead_of_the_damaged_one() {
+    let whole = stopped();
+    for loses_index in [false, true] {
+        let machine = whole.fork();
+        let (at, partition, lsn) = blocks(&machine)[7];
+        let fetch = |engine: &Engine| engine.reader().fetch(partition, lsn.epoch(), lsn.esn()).unwrap();
+        let (mut engine, _) = machine.open();
+        let Found::Block(stored) = fetch(&engine) else { panic!("it is whole") };
+        machine.disk.flip_bit(FIRST, u64::from(at + 150) * 8);
+        assert!(matches!(fetch(&engine), Found::Damaged));
+        engine.append(&[Entry::Block { placement: placement(2, 1, 0), block: stored.block }]).unwrap();
+        engine.sync().unwrap();
+        assert!(matches!(fetch(&engine), Found::Block(_)));
+        engine.upkeep(0).unwrap();
+        engine.close().unwrap();
+        if loses_index {
+            machine.kv.lose();
+        }
+        assert!(matches!(fetch(&machine.open().0), Found::Block(_)), "{loses_index}");
+    }
 }
 
 #[test]
