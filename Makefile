@@ -51,8 +51,8 @@ cluster: setup ## run three nodes on this machine, their data in ./data1 to ./da
 sim: setup ## run the simulator, as in: make sim ARGS='--help'
 	cargo run --release -p dlog-sim -- $(ARGS)
 
-sim-bugs: setup ## see the simulator catch every bug that is put in on purpose
-	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc)
+sim-bugs: setup ## see the simulator catch every bug that is put in on purpose; ARGS=--quick: from the seeds on that are known to
+	cargo run --release -p dlog-sim --features bugs -- --bugs --jobs $$(nproc) $(ARGS)
 
 chaos: setup ## get real nodes into trouble and judge what clients saw, as in: make chaos ARGS='failover --kills 100'
 	cargo build --release -p dlog

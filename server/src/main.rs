@@ -8,7 +8,11 @@ use clap::Parser;
 use dlog::cli::{Cli, Task};
 use dlog::config::{self, Config, SettingFlags};
 use dlog::logging;
+use dlog_proto::bugs::{Bug, bug};
 use tokio::runtime;
+
+/// Built with the simulator's bugs it is not: the feature makes this no constant.
+const _: () = assert!(!bug(Bug::AckBelowQuorum), "no bug is put in on purpose");
 
 /// What is asked for makes no sense; the same as clap's.
 const USAGE: u8 = 2;

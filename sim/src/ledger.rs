@@ -11,8 +11,8 @@ use dlog_proto::{Durability, Epoch, EpochEntry, Esn, Lsn, MemberSet, PartitionUi
 pub(crate) enum Claim {
     /// A sequencer acknowledges an append at this LSN. `copies` is how many the append asked for.
     Acknowledged { partition: PartitionUid, lsn: Lsn, by: Epoch, copies: Copies },
-    /// A sequencer tells shards what may be read, and what is settled in its epoch.
-    Released { partition: PartitionUid, released: Lsn, settled: Esn },
+    /// A sequencer tells shards what may be read and what may be trimmed, and what is settled in its epoch.
+    Released { partition: PartitionUid, released: Lsn, settled: Esn, trim_limit: Lsn },
     /// A sequencer tells shards, or the metadata tier has decided, where an epoch ended.
     Ended { partition: PartitionUid, epoch: Epoch, last_esn: Esn, authoritative: bool, recoverer: Option<Epoch> },
     /// A shard tells a reader in single-copy mode that it has nothing more up to here.
@@ -70,6 +70,8 @@ pub(crate) struct Ledger {
     blocks: BTreeMap<(PartitionUid, Lsn), Held>,
     /// Disks that are gone for good.
     pub lost: BTreeSet<ShardRef>,
+    /// Where shards whose logs were damaged are to be sealed anew; `None`: the metadata tier has not told them yet.
+    pub seal_anew: BTreeMap<ShardRef, Option<BTreeMap<PartitionUid, Epoch>>>,
     /// Copies on a disk that was damaged which cannot be read any more.
     damaged: BTreeSet<(ShardRef, PartitionUid, Lsn)>,
     pub promised: BTreeMap<(PartitionUid, Epoch), Promised>,

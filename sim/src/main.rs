@@ -41,6 +41,10 @@ struct Args {
     #[cfg(feature = "bugs")]
     #[arg(long)]
     bugs: bool,
+    /// Begin with the seed that is known to catch it.
+    #[cfg(feature = "bugs")]
+    #[arg(long, requires = "bugs")]
+    quick: bool,
     /// Put this bug in.
     #[cfg(feature = "bugs")]
     #[arg(long)]
@@ -51,7 +55,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(feature = "bugs")]
     if args.bugs {
-        return dlog_sim::bugs::check_all(args.jobs);
+        return dlog_sim::bugs::check_all(args.jobs, args.quick);
     }
     let totals = run_all(&args);
     totals.show();

@@ -10,6 +10,10 @@ use fastrand::Rng;
 use crate::network::Delays;
 use crate::seed::Streams;
 
+/// Of 256 runs, how many have nodes that hear late of processes that are gone: of old sequencers, and of epochs that nobody takes over
+/// for a while, these show more than the others.
+const VIEWS_LATE: u8 = 128;
+
 /// What a run looks at more closely than others. Part of the draw; a run that is to show one thing names its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Focus {
@@ -40,6 +44,10 @@ pub enum Focus {
     Producers,
     /// Logs are damaged where they were durable, on fewer disks than would lose what is acknowledged. Asked for, too.
     Damage,
+    /// As [`Self::Succession`], and nodes always hear late of processes that are gone: old sequencers go on for longer. Asked for, too.
+    Late,
+    /// Reads fail for a while when epochs change, so that recovery gives up copies that can be read later. Asked for, too.
+    Unreadable,
 }
 
 impl Focus {
@@ -177,8 +185,16 @@ impl Scenario {
         if !logs.iter().all(spares_one) || shards > 1 {
             troubles.gone = 0;
         }
-        let quick =
-            matches!(focus, Focus::Succession | Focus::Producers | Focus::Damage | Focus::DiskLoss | Focus::WriteCache);
+        let quick = matches!(
+            focus,
+            Focus::Succession
+                | Focus::Late
+                | Focus::Producers
+                | Focus::Damage
+                | Focus::DiskLoss
+                | Focus::WriteCache
+                | Focus::Unreadable
+        );
         let mut scenario = Self {
             focus,
             nodes,
@@ -200,7 +216,7 @@ impl Scenario {
             esn_max: (rng.u8(..) < 50).then(|| rng.u32(20..=200)),
             window_bytes_max: (rng.u8(..) < 50).then(|| rng.usize(600..=4_000)),
             lease: Duration::from_millis(of_focus.u64(100..=800)),
-            prompt_views: focus == Focus::Available,
+            prompt_views: focus == Focus::Available || (focus != Focus::Late && streams.views.u8(..) >= VIEWS_LATE),
             reader_bytes_max: (focus == Focus::Readers).then(|| of_focus.usize(200..=4_000)),
             sticky_bytes: None,
             clock_drift_max: if focus == Focus::Available { 50 } else { 0 },
@@ -267,7 +283,8 @@ impl Scenario {
 
     /// Whether what is acknowledged in a log may be lost by right, if it is said.
     pub(crate) fn may_lose(&self, log: &LogPlan) -> bool {
-        self.focus == Focus::Lossy || log.prefers_availability()
+        // What nobody can read for a while is given up, with what it tells of producers.
+        matches!(self.focus, Focus::Lossy | Focus::Unreadable) || log.prefers_availability()
     }
 }
 
@@ -278,7 +295,7 @@ impl LogPlan {
             _ => rng.u8(2..=nodes.min(3) as u8),
         };
         let write_quorum = match focus {
-            Focus::Lossy => 1,
+            Focus::Lossy | Focus::Unreadable => 1,
             Focus::DiskLoss | Focus::WriteCache | Focus::Slow | Focus::Damage => rng.u8(2..=copies),
             _ if rng.bool() => copies / 2 + 1,
             _ => rng.u8(1..=copies),
@@ -295,7 +312,9 @@ impl LogPlan {
             }
         }
         let cached = rng.u8(..) < 80;
-        if focus == Focus::WriteCache || (cached && matches!(focus, Focus::Any | Focus::Succession | Focus::Scopes)) {
+        if focus == Focus::WriteCache
+            || (cached && matches!(focus, Focus::Any | Focus::Succession | Focus::Late | Focus::Scopes))
+        {
             replication.durability = Durability::WriteCache;
         }
         let idempotent = rng.u8(..) < 200;
@@ -393,7 +412,9 @@ impl Troubles {
         match focus {
             Focus::Any | Focus::Scopes => troubles,
             Focus::Calm => Self { new_reader: 1, renew: troubles.renew, trim: troubles.trim, ..Self::default() },
-            Focus::Succession => Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 1, ..troubles },
+            Focus::Succession | Focus::Late => {
+                Self { kill: 6, false_alarm: 6, cut: 4, isolate: 4, gone: 1, ..troubles }
+            }
             Focus::WriteCache => Self { power: 8, kill: 4, isolate: 3, ..troubles },
             Focus::DiskLoss => Self { replace_disk: 8, kill: 3, isolate: 4, ..troubles },
             Focus::Available => Self {
@@ -430,6 +451,9 @@ impl Troubles {
             },
             Focus::Lossy => Self { replace_disk: 6, kill: 3, trim: 0, gone: 0, ..troubles },
             Focus::Damage => Self { damage: 8, kill: 3, isolate: 6, cut: 6, false_alarm: 6, gone: 0, ..troubles },
+            Focus::Unreadable => {
+                Self { read_errors: 12, kill: 8, isolate: 8, cut: 8, false_alarm: 6, gone: 0, ..troubles }
+            }
             Focus::Producers => {
                 Self { kill: 6, false_alarm: 6, trim: 8, change_log: 6, slow_disk: 4, gone: 0, ..troubles }
             }

@@ -15,6 +15,8 @@ pub(crate) struct Streams {
     pub clocks: Rng,
     /// What only some focuses have.
     pub focus: Rng,
+    /// Whether nodes hear soon that a process is gone.
+    pub views: Rng,
 }
 
 impl Streams {
@@ -31,6 +33,7 @@ impl Streams {
             cores: stream(6),
             clocks: stream(7),
             focus: stream(8),
+            views: stream(9),
         }
     }
 }

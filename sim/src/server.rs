@@ -1,6 +1,6 @@
 //! A simulated server: a process that may be killed, stopped or lose power, with the cores of a sequencer and of its shards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ pub(crate) struct Process {
     origins: BTreeMap<Token, Origin>,
     next_token: u64,
     pending: BTreeMap<RequestId, Pending>,
+    /// What is to be put on record, one after the other.
+    to_record: VecDeque<UnderReplicatedItem>,
     next_request: u64,
     /// Up to where each partition's trim was told to the shards.
     trims: BTreeMap<PartitionUid, Lsn>,
@@ -119,6 +121,7 @@ impl Server {
             origins: BTreeMap::new(),
             next_token: 0,
             pending: BTreeMap::new(),
+            to_record: VecDeque::new(),
             next_request: 0,
             trims: BTreeMap::new(),
             leases: LeaseKeeper::new(lease_times),
@@ -413,6 +416,7 @@ impl Process {
 
     fn handle_proposed(&mut self, cx: &mut Context<'_>, request: RequestId, state: &State, response: Response) {
         let Some(pending) = self.pending.remove(&request) else { return };
+        self.record_next(cx);
         match (pending.command, response) {
             (Command::Activate(activate), Response::Activate(Ok(activated))) => {
                 for (partition, result) in activate.partitions.into_iter().zip(activated.results) {
@@ -488,12 +492,12 @@ impl Process {
             Output::Fetch(fetch) => cx.send(to(fetch.shard), Lane::Store, Message::Fetch(fetch)),
             Output::ReadProducers(read) => cx.send(to(read.shard), Lane::Store, Message::ReadProducers(read)),
             Output::Release { to: shards, release } => {
-                let PartitionRelease { released, settled, .. } = release;
+                let PartitionRelease { released, settled, trim_limit, .. } = release;
                 for EpochEnd { epoch, last_esn, authoritative } in &release.ends {
                     let (epoch, last_esn, authoritative) = (*epoch, *last_esn, *authoritative);
                     cx.claim(Claim::Ended { partition, epoch, last_esn, authoritative, recoverer: None });
                 }
-                cx.claim(Claim::Released { partition, released, settled });
+                cx.claim(Claim::Released { partition, released, settled, trim_limit });
                 for ShardRef { shard, incarnation } in shards {
                     let release = Release { shard, incarnation, partitions: vec![release.clone()] };
                     cx.send(to(shard), Lane::Store, Message::Release(release));
@@ -534,11 +538,23 @@ impl Process {
         }
     }
 
+    fn record(&mut self, cx: &mut Context<'_>, item: UnderReplicatedItem) {
+        self.to_record.push_back(item);
+        self.record_next(cx);
+    }
+
+    /// What is missing goes on record in order, as in the server.
+    fn record_next(&mut self, cx: &mut Context<'_>) {
+        if !self.pending.values().any(|p| matches!(p.command, Command::UnderReplicated(_)))
+            && let Some(item) = self.to_record.pop_front()
+        {
+            self.propose(cx, Command::UnderReplicated(RecordUnderReplicated { items: vec![item] }));
+        }
+    }
+
     fn carry_proposal(&mut self, cx: &mut Context<'_>, proposal: Proposal) {
-        let item = |partition, epoch, shard: ShardRef, change| {
-            let items = vec![UnderReplicatedItem::new(partition, epoch, shard, change)];
-            Command::UnderReplicated(RecordUnderReplicated { items })
-        };
+        let item =
+            |partition, epoch, shard: ShardRef, change| UnderReplicatedItem::new(partition, epoch, shard, change);
         let command = match proposal {
             Proposal::Decide(decision) => {
                 let dlog_sequencer::Decision {
@@ -557,10 +573,10 @@ impl Process {
                 Command::Decide(Decide { decisions: vec![decision] })
             }
             Proposal::OpenMissing { partition, epoch, shard, from } => {
-                item(partition, epoch, shard, UnderReplicatedChange::Open { from })
+                return self.record(cx, item(partition, epoch, shard, UnderReplicatedChange::Open { from }));
             }
             Proposal::CloseMissing { partition, epoch, shard, to } => {
-                item(partition, epoch, shard, UnderReplicatedChange::Close { to })
+                return self.record(cx, item(partition, epoch, shard, UnderReplicatedChange::Close { to }));
             }
             Proposal::Cover { partition, epoch } => {
                 Command::Cover(Cover { items: vec![CoverItem { partition, epoch }] })

@@ -1,6 +1,6 @@
 //! One simulated shard: the production admission core on the production engine, over a disk that forgets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 use fastrand::Rng;
 
 use crate::context::Context;
-use crate::invariants::nothing_after_a_seal;
+use crate::invariants::{damaged_takes_nothing, nothing_after_a_seal};
 use crate::ledger::{Claim, Ledger, Placed};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -151,6 +151,7 @@ impl Shard {
         let lost = Lost { write_cache: recovered.lost_write_cache, durable: !recovered.losses.is_empty() };
         if lost.durable {
             shard.look_for_damage(ledger);
+            ledger.seal_anew.insert(shard.shard_ref(), None);
             shard.core.handle_damaged();
             shard.lost.durable = u64::MAX;
             shard.streams.handle_lost(shard.lost);
@@ -219,6 +220,8 @@ impl Shard {
         }
         let checked = nothing_after_a_seal::check_taken(ledger, self.shard_ref(), partition, (first, last), writer);
         let placed = Placed { version: placement.version, copyset: placement.copyset.clone() };
+        let seal = self.core.partition(partition).map_or(Epoch::ZERO, |state| state.meta().seal);
+        let checked = checked.and_then(|()| damaged_takes_nothing::check(ledger, self.shard_ref(), partition, seal));
         if let Err(why) = checked {
             cx.violation(why);
         }
@@ -264,6 +267,8 @@ impl Shard {
     ) {
         self.lost.durable = damaged_before;
         self.streams.handle_lost(self.lost);
+        let newest: BTreeMap<PartitionUid, Epoch> = newest.collect();
+        cx.history.ledger.seal_anew.insert(self.shard_ref(), Some(newest.clone()));
         self.core.handle_seal_anew(newest);
         self.pump(cx);
     }

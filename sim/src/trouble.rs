@@ -215,7 +215,10 @@ impl Trouble {
             9 => Self::FalseAlarm { server },
             10 => Self::ReplaceDisk { server, shard, back_after: ms(rng, 800) },
             11 => Self::LoseIndex { server, back_after: ms(rng, 800) },
-            12 => Self::ReadErrors { server, shard, times: rng.u64(1..=4) },
+            12 => {
+                let most = if scenario.focus == Focus::Unreadable { 12 } else { 4 };
+                Self::ReadErrors { server, shard, times: rng.u64(1..=most) }
+            }
             13 => Self::DiskFull { server, for_: ms(rng, 1500) },
             14 => Self::Trim { log, partition, share: rng.f64() },
             15 => Self::Renew { log, partition },

@@ -5,5 +5,5 @@
 #[test]
 fn every_bug_is_caught() {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    assert_eq!(dlog_sim::bugs::missed(jobs), [], "see what was printed");
+    assert_eq!(dlog_sim::bugs::missed(jobs, false), [], "see what was printed");
 }

@@ -2,7 +2,7 @@
 
 use dlog_sim::{Focus, run, run_focused};
 
-const ALL: [Focus; 11] = [
+const ALL: [Focus; 15] = [
     Focus::Any,
     Focus::Calm,
     Focus::Succession,
@@ -14,6 +14,10 @@ const ALL: [Focus; 11] = [
     Focus::Slow,
     Focus::Wide,
     Focus::Readers,
+    Focus::Producers,
+    Focus::Damage,
+    Focus::Unreadable,
+    Focus::Late,
 ];
 
 #[test]
@@ -86,6 +90,15 @@ fn what_once_failed_stays_mended() {
         // Records were trimmed that alone told of their producer: after a change of epoch it was a stranger.
         (None, 675),
         (None, 4171),
+        // Recovery named members in the placement of a block that it then could not read, and left them off the record.
+        (Some(Focus::Unreadable), 130),
+        // A reader called lost what recovery copied, while it waited, to shards that had said before that they have none.
+        (Some(Focus::Available), 1300),
+        (Some(Focus::Available), 3058),
+        // An activation that was answered when its epoch had left the table.
+        (Some(Focus::Any), 986),
+        // What is missing was put on record in another order than it was asked for.
+        (Some(Focus::Available), 3899),
         // Faults of the checks. An old sequencer that a decision passed over settled what lies beyond the end.
         (Some(Focus::Available), 1335),
         (Some(Focus::Available), 9168),

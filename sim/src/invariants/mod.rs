@@ -4,6 +4,7 @@ mod acknowledged_in_time;
 mod acknowledged_is_durable;
 mod acknowledged_is_readable;
 mod calm_is_quiet;
+pub(crate) mod damaged_takes_nothing;
 mod no_duplicates;
 mod no_false_gap;
 pub(crate) mod nothing_after_a_seal;
@@ -20,6 +21,7 @@ mod released_stays;
 mod short_decisions_are_flagged;
 mod silence_ends_at_settled;
 mod trim_stays_behind_released;
+mod trim_waits_for_cover;
 mod under_replicated_is_on_record;
 
 use dlog_client::read::core::GapReason;
@@ -67,7 +69,8 @@ pub(crate) fn check_claim(ledger: &mut Ledger, state: &State, claim: Claim) -> R
             let Some(entry) = ledger.entry(state, partition, lsn.epoch()) else { return Ok(()) };
             acknowledged_is_durable::check(ledger, &entry, partition, lsn, by, copies)
         }
-        Claim::Released { partition, released, settled } => {
+        Claim::Released { partition, released, settled, trim_limit } => {
+            trim_waits_for_cover::check(state, partition, released.epoch(), trim_limit)?;
             let Some(entry) = ledger.entry(state, partition, released.epoch()) else { return Ok(()) };
             let undecided = state.undecided_table(partition).and_then(|t| t.epochs.first().map(|e| e.epoch));
             let decided = undecided.is_none_or(|epoch| epoch >= released.epoch());

@@ -1,6 +1,7 @@
 //! A settled block has a placement that every shard of its copyset has on disk, so that single-copy delivery ships it; and either
 //! these are all the copies that its log asks for, or the metadata tier knows who lacks one. A shard of an earlier wave that is away may
-//! hold another placement: it ships the block once more. What lies beyond an end is not of the log, and needs nothing; where the end has
+//! hold another placement: it ships the block once more. A settled block that an earlier recoverer began to place anew is whole again when
+//! the epoch is decided, if a shard that took part was heard. What lies beyond an end is not of the log, and needs nothing; where the end has
 //! authority, nothing is settled there.
 
 use std::collections::BTreeSet;
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use dlog_metadata::state::State;
 use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid, Quorum, ShardRef};
 
-use crate::ledger::{Held, Ledger, Placed};
+use crate::ledger::{Copy, Held, Ledger, Placed};
 
 pub(super) fn check_settled(
     ledger: &mut Ledger,
@@ -53,9 +54,18 @@ pub(super) fn check_decided(
     (end, authoritative): (Esn, bool),
     answered: Option<&BTreeSet<ShardRef>>,
 ) -> Result<(), String> {
-    let settled = ledger.promised.get(&(partition, entry.epoch)).map_or(Esn::ZERO, |promised| promised.settled);
+    let promised = ledger.promised.get(&(partition, entry.epoch)).copied().unwrap_or_default();
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
-    for (first, held) in ledger.blocks(partition, entry.epoch, settled.next(), end) {
+    let told = promised.recoverer.and_then(|by| ledger.answered.get(&(partition, entry.epoch, by)));
+    let is_placed_anew = |(shard, copy): (&ShardRef, &Copy)| {
+        let placed = copy.durable.as_ref().filter(|_| !ledger.lost.contains(shard));
+        let is_told = told.is_some_and(|told| told.contains(shard));
+        is_told && placed.is_some_and(|placed| placed.version.writer_epoch > entry.epoch)
+    };
+    for (first, held) in ledger.blocks(partition, entry.epoch, Esn::ZERO, end) {
+        if first.esn() <= promised.settled && !held.copies.iter().any(is_placed_anew) {
+            continue;
+        }
         // An end without authority may lie beyond blocks of which no copy survives, or none that was heard of: readers are told of the
         // loss. One with authority covers only what somebody holds.
         let is_lost = !authoritative && ledger.heard(held, answered).next().is_none();
