@@ -237,11 +237,12 @@ impl Inner {
         self.leader().filter(|_| tries.is_multiple_of(2)).unwrap_or_else(any)
     }
 
-    /// Waits until somebody else leads.
-    async fn leader_other_than(&self, node: NodeId) {
-        let other = |leader: Option<u64>| leader.is_some_and(|leader| leader != raft_id(node));
+    /// Waits until this node hears of a leader that is none of `old`: whom it knew, and whom it asks. These need not be the
+    /// same, and what was known before is no reason to give up on who is asked.
+    async fn leader_news(&self, old: [Option<NodeId>; 2]) {
+        let is_new = |leader: Option<u64>| leader.is_some_and(|leader| !old.contains(&Some(node_id(leader))));
         let mut metrics = self.raft.server_metrics();
-        if metrics.wait_for(|metrics| other(metrics.current_leader)).await.is_err() {
+        if metrics.wait_for(|metrics| is_new(metrics.current_leader)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

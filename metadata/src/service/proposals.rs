@@ -31,6 +31,8 @@ const ENTRIES_IN_FLIGHT: usize = 4;
 /// How long one attempt is waited for. An attempt that takes longer has most likely gone to a leader that is none any
 /// more.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// The same of one who is not said to lead: it answers at once, if only who does.
+const ATTEMPT_ASIDE: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
 
@@ -114,13 +116,17 @@ impl Inner {
                 let deadline = self.config.timings.deadline;
                 return Err(MetadataError::Unavailable(format!("tried for {deadline:?}; {last}")));
             }
+            let known = self.leader().map(|(leader, _)| leader);
+            let is_told = told.is_some();
             let (leader, address) = told.take().unwrap_or_else(|| self.leader_or_voter(tries));
             tries += 1;
-            let time = left.min(ATTEMPT);
+            let time = left.min(if is_told || known == Some(leader) { ATTEMPT } else { ATTEMPT_ASIDE });
             let late = || Refusal::Unavailable(format!("no answer within {time:?}"));
             let attempted = tokio::select! {
                 attempted = timeout(time, attempt(leader, address, time)) => attempted.unwrap_or_else(|_| Err(late())),
-                () = self.leader_other_than(leader) => Err(Refusal::Unavailable("the leader has changed".to_owned())),
+                () = self.leader_news([known, Some(leader)]) => {
+                    Err(Refusal::Unavailable("the leader has changed".to_owned()))
+                }
             };
             match attempted {
                 Ok(answer) => return Ok(answer),
@@ -134,7 +140,7 @@ impl Inner {
             }
             tokio::select! {
                 () = sleep(backoff.min(left)) => backoff = (backoff * 2).min(BACKOFF_MAX),
-                () = self.leader_other_than(leader) => backoff = BACKOFF_MIN,
+                () = self.leader_news([known, Some(leader)]) => backoff = BACKOFF_MIN,
             }
         }
     }

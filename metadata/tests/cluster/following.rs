@@ -46,6 +46,28 @@ async fn every_node_proposes_reads_and_sees_the_same() {
     cluster.shutdown().await;
 }
 
+/// A node that the new leader has not reached yet asks the voters who leads, and goes by what they say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_not_heard_of_the_new_leader_finds_it() {
+    let mut cluster = Cluster::started(3).await;
+    let first = cluster.leader().await;
+    cluster.register(first, first, 1).await;
+    cluster.start(4).await;
+    cluster.register(4, 4, 4).await;
+    let revision = cluster.create(4, "demo/before").await.unwrap();
+    cluster.all_reach(revision).await;
+    cluster.net.deafen(NodeId(4));
+    cluster.kill(first).await;
+    let begun = Instant::now();
+    cluster.create(4, "demo/after").await.unwrap();
+    println!("found after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "found after {:?}", begun.elapsed());
+    let known = cluster.node(4).leader().map(|(leader, _)| leader);
+    assert_eq!(known, Some(NodeId(first)), "nobody has told it");
+    cluster.net.heal();
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_sees_what_was_written_before_it_wherever_it_is_asked() {
     let cluster = Cluster::started(3).await;

@@ -16,6 +16,8 @@ pub(crate) struct Net {
     nodes: Mutex<BTreeMap<NodeId, Metadata>>,
     /// Links that carry nothing, in both directions.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Nodes that are asked nothing; who asks waits. What they ask is answered.
+    deaf: Mutex<BTreeSet<NodeId>>,
     delay_ms: AtomicU64,
 }
 
@@ -38,7 +40,17 @@ impl Net {
         self.cut.lock().unwrap().extend(links);
     }
 
+    /// From now on nobody can ask `node` anything.
+    pub(crate) fn deafen(&self, node: NodeId) {
+        self.deaf.lock().unwrap().insert(node);
+    }
+
+    fn is_deaf(&self, node: NodeId) -> bool {
+        self.deaf.lock().unwrap().contains(&node)
+    }
+
     pub(crate) fn heal(&self) {
+        self.deaf.lock().unwrap().clear();
         self.cut.lock().unwrap().clear();
     }
 
@@ -74,7 +86,7 @@ impl PeerTransport for Wire {
             let delay = Duration::from_millis(self.net.delay_ms.load(Ordering::Relaxed));
             let exchange = async {
                 sleep(delay).await;
-                while self.net.is_cut(self.from, node) {
+                while self.net.is_cut(self.from, node) || self.net.is_deaf(node) {
                     sleep(Duration::from_millis(20)).await;
                 }
                 let target = self.net.nodes.lock().unwrap().get(&node).cloned();
