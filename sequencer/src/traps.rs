@@ -56,6 +56,7 @@ pub(crate) fn table(quorum: QuorumConfig, newest: u32, ends: &[u32]) -> EpochTab
 struct Rig {
     sequencer: PartitionSequencer,
     now: Time,
+    now_ms: i64,
     /// Stores that are not answered yet.
     stores: Vec<(ShardId, StoreAnswer)>,
     proposals: Vec<Proposal>,
@@ -82,6 +83,7 @@ impl Rig {
         let mut rig = Self {
             sequencer,
             now,
+            now_ms: 0,
             stores,
             proposals,
             seals,
@@ -97,7 +99,7 @@ impl Rig {
     }
 
     fn pump(&mut self) {
-        self.sequencer.pump(self.now, 0);
+        self.sequencer.pump(self.now, self.now_ms);
         while let Some(output) = self.sequencer.poll_output() {
             match output {
                 Output::Store { store, block } => {
@@ -151,7 +153,7 @@ impl Rig {
         batch.append(&NewRecord::of_value(0, b"record"));
         let batch = batch.finish(options).freeze();
         let request = AppendRequest { token: Token(token), acks, with_offset: false, append_time: false, batch };
-        self.sequencer.handle_append(self.now, 0, request);
+        self.sequencer.handle_append(self.now, self.now_ms, request);
         self.pump();
     }
 
@@ -166,6 +168,7 @@ impl Rig {
 
     fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
+        self.now_ms += time.as_millis() as i64;
         self.pump();
     }
 
@@ -397,6 +400,32 @@ fn c11_a_retry_waits_for_the_first_attempt() {
     let lsns: Vec<_> = rig.replies.iter().map(|(token, outcome)| (*token, outcome.as_ref().unwrap().lsn)).collect();
     let first = Lsn::new(Epoch(1), Esn(1));
     assert_eq!(lsns, [(1, first), (2, first)]);
+}
+
+/// A day counts from a producer's own last batch, whatever others append and snapshots keep meanwhile: Kafka's clients come
+/// back after hours and go on with their numbers.
+#[test]
+fn c11_an_idle_producer_is_known_for_a_day() {
+    let by = |id, base_sequence| {
+        let producer = Some(ProducerStamp { id, epoch: 0, base_sequence });
+        BatchOptions { producer, ..BatchOptions::default() }
+    };
+    let after_hours = |hours: u32| {
+        let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
+        rig.append_with(1, Acks::Quorum, by(7, 0));
+        rig.answer(&[1, 2, 3]);
+        for hour in 0..hours {
+            rig.wait(Duration::from_secs(3600));
+            rig.append_with(100, Acks::Quorum, by(8, hour as i32));
+            rig.answer(&[1, 2, 3]);
+        }
+        assert_eq!(rig.replied().len() as u32, hours + 1);
+        rig.append_with(2, Acks::Quorum, by(7, 1));
+        rig.answer(&[1, 2, 3]);
+        rig.replies.pop().expect("there is an answer").1
+    };
+    assert!(after_hours(23).is_ok());
+    assert!(matches!(after_hours(26), Err(AppendError::UnknownProducer { producer: 7 })));
 }
 
 #[test]
