@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 
 class Nodes:
-    def __init__(self, dlog, base):
+    def __init__(self, dlog, base, racks=None):
+        self.racks = racks or {}
         self.dlog, self.base, self.work, self.running = os.path.realpath(dlog), base, tempfile.mkdtemp(), {}
         self.ports = {node: base + node - 1 for node in (1, 2, 3)}
         self.servers = ",".join(f"127.0.0.1:{port}" for port in self.ports.values())
@@ -39,7 +40,8 @@ class Nodes:
         with open(f"{self.work}/node{node}.log", "ab") as log:
             self.running[node] = subprocess.Popen(
                 [self.dlog, "--node-id", str(node), "--data-dir", f"{self.work}/data{node}", "--cluster-nodes", members]
-                + ["--segment-bytes", "128MiB", "--http", f"127.0.0.1:{self.base + 100 + node}"],
+                + ["--segment-bytes", "128MiB", "--http", f"127.0.0.1:{self.base + 100 + node}"]
+                + (["--location", f"rack={self.racks[node]}"] if node in self.racks else []),
                 stderr=log,
                 stdout=log,
             )
