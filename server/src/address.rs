@@ -1,4 +1,4 @@
-//! From a name to an address that a socket can be bound to.
+//! From a name to addresses that sockets can be bound to.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,9 +8,16 @@ use tokio::net::lookup_host;
 
 /// The address to listen on. A name that has both kinds gets its IPv4 address: clients try that first for "localhost".
 pub(crate) async fn resolve(address: &HostPort) -> io::Result<SocketAddr> {
+    let found = resolve_all(address).await?;
+    found.first().copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// All addresses, those of IPv4 first.
+pub(crate) async fn resolve_all(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<_> = lookup_host((address.host(), address.port())).await?.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
-    found.first().copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    found.dedup();
+    Ok(found)
 }
 
 #[cfg(test)]

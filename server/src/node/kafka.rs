@@ -200,22 +200,39 @@ pub(super) struct KafkaServer {
 }
 
 impl KafkaServer {
-    /// Takes the TCP port of the node.
-    pub(super) fn bind(config: &Config, address: SocketAddr) -> Result<TcpListener, NodeError> {
-        let bound = TcpListener::bind(address).and_then(|listener| {
+    /// Takes the TCP port of the node, at `address`. A name that stands for this machine by several addresses ("localhost") is
+    /// served at all of them that can be had: some Kafka clients try one only, and not the same one.
+    pub(super) fn bind(
+        config: &Config,
+        address: SocketAddr,
+        all: &[SocketAddr],
+    ) -> Result<Vec<TcpListener>, NodeError> {
+        let bind = |address: SocketAddr| {
+            let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
-        });
-        bound.map_err(|error| NodeError::KafkaListen { address: config.listen.to_string(), error })
+        };
+        let first =
+            bind(address).map_err(|error| NodeError::KafkaListen { address: config.listen.to_string(), error })?;
+        let mut listeners = vec![first];
+        let is_loopback = address.ip().is_loopback();
+        for other in all.iter().filter(|other| is_loopback && other.ip().is_loopback() && **other != address) {
+            match bind(*other) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => tracing::info!("Kafka clients are not served at {other}: {error}"),
+            }
+        }
+        Ok(listeners)
     }
 
-    pub(super) fn start(config: &Config, listener: TcpListener, broker: NodeBroker) -> Result<Self, NodeError> {
+    pub(super) fn start(config: &Config, listeners: Vec<TcpListener>, broker: NodeBroker) -> Result<Self, NodeError> {
         let threads = usize::from(broker.cores.count());
         let runtime = Builder::new_multi_thread().worker_threads(threads).thread_name("kafka").enable_all().build();
         let runtime = runtime.map_err(NodeError::Thread)?;
         let _inside = runtime.enter();
         let client = Client::new(client_options(config)).map_err(|error| NodeError::KafkaClient(error.to_string()))?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(NodeError::Thread)?;
+        let listeners: io::Result<Vec<_>> = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect();
+        let listeners = listeners.map_err(NodeError::Thread)?;
         let settings = dlog_kafka::Settings {
             auto_create_topics: config.kafka.auto_create_topics,
             partitions_default: config.kafka.partitions_default,
@@ -225,7 +242,10 @@ impl KafkaServer {
             ..dlog_kafka::Settings::default()
         };
         let gateway = Gateway::new(Arc::new(broker), client, settings);
-        runtime.spawn(async move { gateway.serve(listener).await });
+        for listener in listeners {
+            let gateway = gateway.clone();
+            runtime.spawn(async move { gateway.serve(listener).await });
+        }
         Ok(Self { runtime: Some(runtime) })
     }
 }
@@ -246,4 +266,32 @@ fn client_options(config: &Config) -> ClientOptions {
     let away = servers.iter().any(|address| !super::trust::is_loopback(address));
     let ca_file = away.then(|| config.tls.ca.clone());
     ClientOptions { servers, ca_file, software: format!("{SOFTWARE} kafka"), ..ClientOptions::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(address: &str) -> Option<SocketAddr> {
+        TcpListener::bind(address).and_then(|listener| listener.local_addr()).ok()
+    }
+
+    #[test]
+    fn a_name_of_this_machine_is_served_at_all_its_addresses() {
+        let config = Config::default();
+        let first = free("127.0.0.1:0").expect("there is a loopback address");
+        let on = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), first.port());
+        // On Linux all of 127.0.0.0/8 is this machine.
+        let bound = KafkaServer::bind(&config, first, &[first, on("127.0.0.2")]).expect("it is free");
+        let served: Vec<_> = bound.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
+        assert_eq!(served, [first, on("127.0.0.2")]);
+        assert!(KafkaServer::bind(&config, first, &[]).is_err(), "it is taken");
+        drop(bound);
+        let taken = TcpListener::bind(on("127.0.0.2")).expect("it is free");
+        let bound = KafkaServer::bind(&config, first, &[first, taken.local_addr().expect("it is bound")]);
+        assert_eq!(bound.expect("the first one is enough").len(), 1);
+        // Whoever names one of several networks means that one.
+        let others = KafkaServer::bind(&config, on("127.0.0.3"), &[on("192.0.2.1")]).expect("it is free");
+        assert_eq!(others.len(), 1);
+    }
 }

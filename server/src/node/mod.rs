@@ -149,9 +149,9 @@ impl Node {
         let process = ProcessId::random();
         let voters = settings::voters(&config)?;
         let identity = trust::Identity::load(&config)?;
-        let address = listen_address(&config).await?;
+        let (address, all) = listen_addresses(&config).await?;
         let listener = Arc::new(QuicListener::bind(address, &identity.cert, settings::listener_config(&config))?);
-        let kafka_listener = KafkaServer::bind(&config, address)?;
+        let kafka_listener = KafkaServer::bind(&config, address, &all)?;
         let cores = config.data_threads_on(std::thread::available_parallelism().map_or(1, usize::from));
         let (cores, inboxes) = Cores::new(cores as u16);
         let introduction = Arc::new(Introduction::new(config.node_id, process, cores.count(), data_dir.cluster()));
@@ -386,10 +386,11 @@ async fn pass_on(mut suspected: mpsc::UnboundedReceiver<(NodeId, ProcessId)>, me
     }
 }
 
-/// Both for QUIC and for Kafka's protocol.
-async fn listen_address(config: &Config) -> Result<SocketAddr, NodeError> {
-    let resolved = crate::address::resolve(&config.listen).await;
-    resolved.map_err(|error| NodeError::Unresolved { address: config.listen.to_string(), error })
+/// The one for QUIC and Kafka's protocol, and all that the name has.
+async fn listen_addresses(config: &Config) -> Result<(SocketAddr, Vec<SocketAddr>), NodeError> {
+    let unresolved = |error| NodeError::Unresolved { address: config.listen.to_string(), error };
+    let first = crate::address::resolve(&config.listen).await.map_err(unresolved)?;
+    Ok((first, crate::address::resolve_all(&config.listen).await.map_err(unresolved)?))
 }
 
 /// Hands connections to the threads that will own them.
