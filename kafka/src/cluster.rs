@@ -54,6 +54,12 @@ impl Cluster {
         Self { view: broker.view(), alive }
     }
 
+    /// As it is when nobody lives.
+    #[cfg(test)]
+    pub(crate) fn deserted(view: State) -> Self {
+        Self { view: Arc::new(view), alive: BTreeMap::new() }
+    }
+
     fn is_alive(&self, node: NodeId, info: &NodeInfo) -> bool {
         self.alive.get(&node) == Some(&info.process)
     }

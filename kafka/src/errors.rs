@@ -71,3 +71,38 @@ pub(crate) fn of_set_attributes(error: &SetAttributesError) -> ResponseError {
         SetAttributesError::NotEnough { .. } => ResponseError::InvalidConfig,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dlog_proto::Epoch;
+    use dlog_proto::wire::Retry;
+
+    use super::*;
+
+    /// Clients send again what is transient, and give up on UNKNOWN_SERVER_ERROR.
+    #[test]
+    fn what_is_transient_is_sent_again_and_nothing_is_unknown() {
+        let (node, epoch) = (None, Epoch(1));
+        let examples = [
+            AppendError::NotSequencer { node, epoch },
+            AppendError::UnknownPartition,
+            AppendError::Recovering { reason: String::new(), retry_after_ms: 1 },
+            AppendError::Overloaded { retry_after_ms: 1 },
+            AppendError::NotEnoughShards { available: 1, needed: 2 },
+            AppendError::TooLarge { len: 2, max: 1 },
+            AppendError::Invalid { reason: String::new() },
+            AppendError::Corrupt,
+            AppendError::OutOfOrder { producer: 1, expected: 1, found: 2 },
+            AppendError::UnknownProducer { producer: 1 },
+            AppendError::Fenced { producer: 1, current: 1 },
+            AppendError::Preempted { node, epoch },
+        ];
+        for error in examples {
+            let code = of_append(&error);
+            assert_ne!(code, ResponseError::UnknownServerError, "{error}");
+            // A topic that is gone may be made again: Kafka's clients look for a while.
+            let is_transient = error.retry() != Retry::Never || error == AppendError::UnknownPartition;
+            assert_eq!(code.is_retriable(), is_transient, "{error}: {code}");
+        }
+    }
+}

@@ -120,3 +120,73 @@ pub(super) fn ids(nodes: &[dlog_proto::NodeId]) -> Vec<BrokerId> {
 pub(super) fn name_of(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use dlog_metadata::state::{
+        Command, CreateLog, InitCluster, LogAttributes, RegisterNode, Roles, ShardRegistration, State,
+    };
+    use dlog_proto::{ClusterId, Location, LogId, NodeId, ProcessId};
+
+    use super::*;
+
+    /// A topic of two partitions that nobody leads yet.
+    fn deserted() -> Cluster {
+        let mut state = State::default();
+        let shards = vec![ShardRegistration { index: 0, incarnation: None, unclean: false }];
+        let node = RegisterNode {
+            node: NodeId(1),
+            address: "localhost:9092".to_owned(),
+            http: String::new(),
+            roles: Roles::ALL,
+            location: Location::default(),
+            process: ProcessId(1),
+            cores: 1,
+            weight: 100,
+            shards,
+        };
+        let log = LogId::new("default", "t").unwrap();
+        let attributes = LogAttributes::replicated(1);
+        let commands = [
+            Command::InitCluster(InitCluster { cluster: ClusterId(7), created_ms: 0 }),
+            Command::RegisterNode(node),
+            Command::CreateLog(CreateLog { log, partitions: 2, attributes, created_ms: 0 }),
+        ];
+        for (revision, command) in (1..).zip(commands) {
+            state.apply(revision, None, command);
+        }
+        Cluster::deserted(state)
+    }
+
+    /// A producer that hears of a topic without a leader waits for one; were the topic itself in error, it would give up.
+    #[test]
+    fn a_partition_that_nobody_leads_says_so_and_its_topic_does_not() {
+        let cluster = deserted();
+        let mut asked = MetadataRequestTopic::default();
+        asked.name = Some(name_of("t"));
+        for version in [0, 7, 12] {
+            let topic = find(&cluster, &asked, version);
+            assert_eq!((topic.error_code, topic.partitions.len()), (0, 2));
+            for partition in &topic.partitions {
+                let told = (partition.error_code, partition.leader_id.0, partition.leader_epoch);
+                assert_eq!(told, (ResponseError::LeaderNotAvailable.code(), -1, -1));
+                assert!(!partition.replica_nodes.is_empty(), "Java's client believes in no partition without replicas");
+            }
+        }
+    }
+
+    /// Ids are there from the first version on that has them, and lead back to the same topic.
+    #[test]
+    fn a_topic_has_one_id_in_all_versions_that_have_ids() {
+        let cluster = deserted();
+        let mut by_name = MetadataRequestTopic::default();
+        by_name.name = Some(name_of("t"));
+        assert!(find(&cluster, &by_name, 9).topic_id.is_nil());
+        let id = find(&cluster, &by_name, 10).topic_id;
+        assert!(!id.is_nil());
+        let mut by_id = MetadataRequestTopic::default();
+        (by_id.topic_id, by_id.name) = (id, None);
+        let found = find(&cluster, &by_id, 13);
+        assert_eq!((found.error_code, found.topic_id, found.name), (0, id, Some(name_of("t"))));
+    }
+}

@@ -102,3 +102,34 @@ async fn what_no_log_takes_is_refused_by_the_code_that_clients_know() {
     let stranger = batch_of(ProducerStamp { id: 5_000_000, epoch: 3, base_sequence: 0 });
     assert_eq!(kafka.produce("picky", 0, stranger), Ok(1));
 }
+
+/// Who authenticates is not let in unasked, and not left waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_to_authenticate_hears_at_once_that_nobody_does() {
+    let cluster = Cluster::start(1).await;
+    let mut kafka = Kafka::connect(cluster.address(1));
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"] {
+        let mut handshake = SaslHandshakeRequest::default();
+        handshake.mechanism = text(mechanism);
+        let answer = kafka.ask(1, &handshake);
+        assert_eq!(answer.error_code, ResponseError::UnsupportedSaslMechanism.code());
+        assert!(answer.mechanisms.is_empty(), "there is none to try instead");
+        let mut authenticate = SaslAuthenticateRequest::default();
+        authenticate.auth_bytes = Bytes::from_static(b"\0user\0password");
+        let answer = kafka.ask(2, &authenticate);
+        assert_eq!(answer.error_code, ResponseError::IllegalSaslState.code());
+        assert_eq!(answer.session_lifetime_ms, 0, "there is no session that would have to be renewed");
+    }
+}
+
+/// A name that is two addresses is reached at either, or the one that answers is advertised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_reached_where_it_says_that_it_is() {
+    let cluster = Cluster::start(1).await;
+    let mut kafka = Kafka::connect(cluster.address(1));
+    let told = kafka.ask(12, &MetadataRequest::default());
+    let [broker] = &told.brokers[..] else { panic!("{told:?}") };
+    assert_eq!(format!("{}:{}", broker.host, broker.port), cluster.address(1), "as it was given, not as it resolves");
+    let again = Kafka::connect(&format!("{}:{}", broker.host, broker.port)).ask(12, &MetadataRequest::default());
+    assert_eq!(told.cluster_id, again.cluster_id);
+}

@@ -9,6 +9,7 @@ mod racks;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;
+mod traps;
 
 use std::collections::BTreeMap;
 use std::io::Write;
