@@ -1,15 +1,16 @@
 //! The world of a run: everybody in it, the queue of what is to happen, and the rules by which it happens.
 
+mod connections;
+mod troubles;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::read::core::ReaderSettings;
-use dlog_proto::wire::StoreRefusal;
-use dlog_proto::{ClusterId, Epoch, Esn, Lsn, NodeId, PartitionUid, ProcessId, ShardId, ShardRef, Time, TimestampMs};
+use dlog_proto::{ClusterId, Esn, Lsn, NodeId, PartitionUid, ProcessId, Time, TimestampMs};
 use dlog_sequencer::Settings;
-use dlog_storage_node::disk::simulated::{Fault, Operation};
 
 use crate::clock::Clock;
 use crate::context::{Context, Effect};
@@ -22,9 +23,9 @@ use crate::reader::Reader;
 use crate::scenario::{Focus, Scenario};
 use crate::seed::Streams;
 use crate::server::Server;
-use crate::shard::{Medium, Shard, ShardTimer};
+use crate::shard::{Medium, ShardTimer};
 use crate::trace::Trace;
-use crate::trouble::{Ailment, Losses, Trouble};
+use crate::trouble::Losses;
 use crate::writer::Writer;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xD106);
@@ -283,8 +284,6 @@ impl World {
         }
     }
 
-    // ---- actors
-
     fn with_server(&mut self, number: u16, act: impl FnOnce(&mut Server, &mut Context<'_>)) {
         self.with(Address::Server(number), |world, cx| act(world.server(number), cx));
     }
@@ -405,84 +404,6 @@ impl World {
         }
     }
 
-    fn notice(&mut self, at: Address, peer: Address, up: bool) {
-        match at {
-            Address::Server(n) => self.with_server(n, |s, cx| s.handle_link(cx, peer, up)),
-            Address::Writer(n) => self.with(at, |actors, cx| actors.writer(n).handle_link(cx, peer, up)),
-            Address::Reader(n) if self.readers.contains_key(&n) => {
-                self.with(at, |actors, cx| actors.reader(n).handle_link(cx, peer, up));
-            }
-            _ => {}
-        }
-    }
-
-    // ---- connections
-
-    /// Everybody who should be connected.
-    pub(crate) fn connect_all(&mut self) {
-        let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
-        for (i, server) in servers.iter().enumerate() {
-            self.schedule(Duration::ZERO, Event::Connect(*server, Address::Metadata));
-            for other in &servers[..i] {
-                self.schedule(Duration::ZERO, Event::Connect(*server, *other));
-            }
-        }
-    }
-
-    pub(crate) fn connect_client(&mut self, client: Address) {
-        let servers: Vec<Address> = self.servers.keys().map(|n| Address::Server(*n)).collect();
-        for server in servers {
-            self.schedule(Duration::ZERO, Event::Connect(client, server));
-        }
-        self.schedule(Duration::ZERO, Event::Connect(client, Address::Metadata));
-    }
-
-    fn is_there(&self, address: Address) -> bool {
-        match address {
-            Address::Metadata => true,
-            Address::Server(n) => self.servers[&n].process.is_some() && !self.paused.contains_key(&n),
-            Address::Writer(n) => self.writers.contains_key(&n),
-            Address::Reader(n) => self.readers.contains_key(&n),
-        }
-    }
-
-    fn connect(&mut self, a: Address, b: Address) {
-        let clients_gone = [a, b].iter().any(|x| matches!(x, Address::Reader(_)) && !self.is_there(*x));
-        if clients_gone || self.network.is_up(a, b) {
-            return;
-        }
-        if !self.is_there(a) || !self.is_there(b) || !self.network.connect(a, b) {
-            return self.schedule(RECONNECT, Event::Connect(a, b));
-        }
-        // Whoever had not noticed yet that the one before was gone does so now.
-        for (at, peer) in [(a, b), (b, a)] {
-            self.notice(at, peer, false);
-            self.notice(at, peer, true);
-        }
-        if let (Address::Server(n), Address::Metadata) | (Address::Metadata, Address::Server(n)) = (a, b) {
-            if let Some(process) = self.servers[&n].process.as_ref().map(|p| p.id) {
-                self.schedule(Duration::ZERO, Event::Back { node: NodeId(n), process });
-            }
-            self.metadata.changed = true;
-            self.schedule(VIEWS, Event::Views);
-        }
-    }
-
-    /// A connection breaks; each side notices within `notice_max`.
-    fn break_connection(&mut self, a: Address, b: Address, notice_max: Duration) {
-        if !self.network.disconnect(a, b) {
-            return;
-        }
-        for (at, peer) in [(a, b), (b, a)] {
-            let after = Duration::from_micros(self.rng.network.u64(0..=notice_max.as_micros() as u64));
-            self.schedule(after, Event::Notice { at, peer });
-            if let (Address::Metadata, Address::Server(n)) = (at, peer) {
-                self.suspect(n);
-            }
-        }
-        self.schedule(RECONNECT, Event::Connect(a, b));
-    }
-
     /// The metadata tier loses sight of a process.
     fn suspect(&mut self, server: u16) {
         if let Some(process) = self.servers[&server].process.as_ref().map(|p| p.id) {
@@ -503,8 +424,6 @@ impl World {
             }
         }
     }
-
-    // ---- processes
 
     fn start(&mut self, server: u16) {
         if self.servers[&server].process.is_some() || self.gone.contains(&server) {
@@ -544,264 +463,6 @@ impl World {
     fn resume(&mut self, server: u16) {
         for event in self.paused.remove(&server).unwrap_or_default() {
             self.schedule(Duration::ZERO, event);
-        }
-    }
-
-    fn mend(&mut self, from: Address, to: Address) {
-        for (at, later) in self.network.mend(self.now, from, to, &mut self.rng.network) {
-            self.schedule_at(at, Event::Network(later));
-        }
-    }
-
-    // ---- trouble
-
-    pub(crate) fn begin_trouble(&mut self) {
-        self.troubled = true;
-        self.schedule(self.scenario.trouble_every, Event::NextTrouble);
-    }
-
-    fn next_trouble(&mut self) {
-        if !self.troubled {
-            return;
-        }
-        if let Some(trouble) = Trouble::draw(&mut self.rng.faults, &self.scenario, &self.losses) {
-            self.trace.trouble(self.now, &trouble);
-            self.make(trouble);
-        }
-        let mean = self.scenario.trouble_every.as_micros() as f64;
-        let after = -mean * (1.0 - self.rng.faults.f64()).ln();
-        self.schedule(Duration::from_micros(after as u64), Event::NextTrouble);
-    }
-
-    fn make(&mut self, trouble: Trouble) {
-        match trouble {
-            Trouble::Kill { server, back_after } => {
-                self.kill(server, false);
-                self.schedule(back_after, Event::Start(server));
-            }
-            Trouble::Power { server, back_after } => {
-                if self.servers[&server].process.is_some() {
-                    self.losses.lose_power();
-                }
-                self.kill(server, true);
-                self.schedule(back_after, Event::Start(server));
-            }
-            Trouble::Pause { server, for_ } => self.pause(server, for_),
-            Trouble::Cut { from, to, both, for_ } => {
-                self.cut(from, to, for_);
-                if both {
-                    self.cut(to, from, for_);
-                }
-            }
-            Trouble::Isolate { server, for_ } => {
-                let server = Address::Server(server);
-                for peer in self.network.peers(server) {
-                    self.cut(server, peer, for_);
-                    self.cut(peer, server, for_);
-                }
-            }
-            Trouble::MetadataAway { for_ } => {
-                self.metadata.available = false;
-                self.schedule(for_, Event::MetadataBack);
-            }
-            Trouble::SlowDisk { server, for_ } => {
-                self.slow.insert(server, Pace::Slow);
-                self.schedule(for_, Event::DiskBack(server));
-            }
-            Trouble::BreakConnection { a, b } => self.break_connection(a, b, Duration::from_millis(50)),
-            Trouble::NewReader { log, partition, part } => {
-                let partition = self.partitions[log][partition as usize];
-                let released = self.history.of(partition).released;
-                let at = |share: f64| Lsn::new(released.epoch(), Esn((f64::from(released.esn().0) * share) as u32));
-                match part.filter(|_| released.epoch() > Epoch::ZERO) {
-                    Some((a, b)) => self.add_reader_of(partition, at(a.min(b)).max(Lsn::FIRST), at(a.max(b)).next()),
-                    None => self.add_reader(partition, Lsn::FIRST),
-                };
-            }
-            Trouble::FalseAlarm { server } => self.suspect(server),
-            Trouble::ReplaceDisk { server, shard, back_after } => self.replace_disk(server, shard, back_after),
-            Trouble::LoseIndex { server, back_after } => {
-                self.kill(server, false);
-                self.servers[&server].media.iter().for_each(|medium| medium.index.lose());
-                self.schedule(back_after, Event::Start(server));
-            }
-            Trouble::ReadErrors { server, shard, times } => {
-                let fault = Fault { operation: Operation::Read, after: 0, times, error: Fault::EIO };
-                let process = self.servers[&server].process.as_ref();
-                if process.is_some_and(|p| p.shards.contains_key(&shard)) {
-                    self.servers[&server].media[usize::from(shard)].disk.inject(fault);
-                }
-            }
-            Trouble::DiskFull { server, for_ } => {
-                self.set_refuses(server, Some(&StoreRefusal::NoSpace));
-                self.schedule(for_, Event::DiskRoom(server));
-            }
-            Trouble::Trim { log, partition, share } => self.trim(log, partition, share),
-            Trouble::Renew { log, partition } => self.renew(self.partitions[log][partition as usize]),
-            Trouble::ChangeLog { log, dice } => self.change_log(log, dice),
-            Trouble::ClockJump { server, ms } => drop(self.clocks.insert(server, ms)),
-            Trouble::Ail { server, ailment, for_ } => self.ail(server, ailment, for_),
-            Trouble::Strand { server, for_ } => {
-                self.suspect(server);
-                let is_tier = |peer: &Address| matches!(peer, Address::Server(_) | Address::Metadata);
-                for peer in self.network.peers(Address::Server(server)).into_iter().filter(is_tier) {
-                    self.cut(Address::Server(server), peer, for_);
-                    self.cut(peer, Address::Server(server), for_);
-                }
-            }
-            Trouble::Damage { server, shard, back_after } => self.damage(server, shard, back_after),
-            Trouble::Gone { server } => {
-                self.losses.lose_disk();
-                self.gone.insert(server);
-                self.kill(server, false);
-            }
-        }
-    }
-
-    fn ail(&mut self, server: u16, ailment: Ailment, for_: Duration) {
-        if self.ailing.is_some() {
-            return;
-        }
-        self.ailing = Some(server);
-        match ailment {
-            Ailment::Slow => drop(self.slow.insert(server, Pace::Slow)),
-            Ailment::Hangs => drop(self.slow.insert(server, Pace::HangsUntil(self.now + for_))),
-            Ailment::Full | Ailment::Overloaded | Ailment::Disabled => {
-                self.set_refuses(server, ailment.refusal().as_ref());
-            }
-        }
-        self.schedule(for_, Event::Cured(server));
-    }
-
-    fn cure(&mut self, server: u16) {
-        if self.ailing == Some(server) {
-            self.ailing = None;
-            self.slow.remove(&server);
-            self.set_refuses(server, None);
-        }
-    }
-
-    fn set_refuses(&mut self, server: u16, refusal: Option<&StoreRefusal>) {
-        if let Some(process) = self.servers.get_mut(&server).and_then(|s| s.process.as_mut()) {
-            process.shards.values_mut().for_each(|shard| shard.refuses = refusal.cloned());
-        }
-    }
-
-    fn replace_disk(&mut self, server: u16, shard: u16, back_after: Duration) {
-        self.kill(server, false);
-        let medium = &mut self.servers.get_mut(&server).expect("a server of the run").media[usize::from(shard)];
-        if let Some(incarnation) = std::mem::take(medium).incarnation {
-            self.losses.lose_disk();
-            self.history.ledger.lost.insert(ShardRef { shard: ShardId::new(server, shard), incarnation });
-        }
-        self.schedule(back_after, Event::Start(server));
-    }
-
-    fn damage(&mut self, server: u16, shard: u16, back_after: Duration) {
-        if self.servers[&server].process.is_none() {
-            return;
-        }
-        self.kill(server, false);
-        let medium = &mut self.servers.get_mut(&server).expect("a server of the run").media[usize::from(shard)];
-        if let (true, Some(incarnation)) = (medium.damage(&mut self.rng.faults), medium.incarnation) {
-            self.losses.lose_disk();
-            // What it still has of what it had, nobody counts on.
-            self.history.ledger.lost.insert(ShardRef { shard: ShardId::new(server, shard), incarnation });
-        }
-        self.schedule(back_after, Event::Start(server));
-    }
-
-    fn trim(&mut self, log: usize, partition: u32, share: f64) {
-        let partition = self.partitions[log][partition as usize];
-        let history = self.history.of(partition);
-        let upto = Lsn::new(history.released.epoch(), Esn((f64::from(history.released.esn().0) * share) as u32));
-        if self.metadata.available && upto > history.trim && upto.epoch() > Epoch::ZERO {
-            if let Some(trim) = self.metadata.trim(partition, upto) {
-                history.trim = history.trim.max(trim);
-            }
-            self.schedule(VIEWS, Event::Views);
-        }
-    }
-
-    fn renew(&mut self, partition: PartitionUid) {
-        let newest = self.metadata.state.partition(partition).and_then(|p| p.newest());
-        let Some((_, node, _)) = newest.filter(|(_, node, _)| !self.paused.contains_key(&node.0)) else { return };
-        self.with_server(node.0, |server, cx| {
-            if let Some(process) = &mut server.process {
-                process.renew(cx, partition);
-            }
-        });
-    }
-
-    fn change_log(&mut self, log: usize, dice: u8) {
-        let plan = &self.scenario.logs[log];
-        let quorum = plan.replication.quorum;
-        let (key, value) = if dice < 128 || !self.scenario.may_raise_quorums() {
-            ("nodeset_size", quorum.replication_factor + dice % 3)
-        } else {
-            ("write_quorum", quorum.write_quorum + dice % (quorum.replication_factor - quorum.write_quorum + 1))
-        };
-        self.metadata.change_log(&format!("log{log}"), [(key.to_owned(), Some(value.to_string()))].into());
-        self.schedule(VIEWS, Event::Views);
-        for partition in self.partitions[log].clone() {
-            self.renew(partition);
-        }
-    }
-
-    fn pause(&mut self, server: u16, for_: Duration) {
-        if self.servers[&server].process.is_none() || self.paused.contains_key(&server) {
-            return;
-        }
-        self.paused.insert(server, Vec::new());
-        self.suspect(server);
-        self.schedule(for_, Event::Resume(server));
-        if for_ > self.scenario.delays.idle_timeout {
-            // The others break the connection; it notices when it goes on.
-            for peer in self.network.peers(Address::Server(server)) {
-                let connection = self.network.cut(self.now, Address::Server(server), peer);
-                if let Some((at, later)) = connection {
-                    self.schedule_at(at, Event::Network(later));
-                }
-                self.schedule(for_, Event::Mend(Address::Server(server), peer));
-            }
-        }
-    }
-
-    fn cut(&mut self, from: Address, to: Address, for_: Duration) {
-        if let Some((at, later)) = self.network.cut(self.now, from, to) {
-            self.schedule_at(at, Event::Network(later));
-        }
-        self.schedule(for_, Event::Mend(from, to));
-    }
-
-    /// Ends all trouble: everything is mended, everybody is started.
-    pub(crate) fn end_trouble(&mut self) {
-        self.troubled = false;
-        self.metadata.available = true;
-        self.metadata.changed = true;
-        self.slow.clear();
-        self.ailing = None;
-        for (at, later) in self.network.mend_all(self.now, &mut self.rng.network) {
-            self.schedule_at(at, Event::Network(later));
-        }
-        let paused: Vec<u16> = self.paused.keys().copied().collect();
-        paused.into_iter().for_each(|server| self.resume(server));
-        let servers: Vec<u16> = self.servers.keys().copied().collect();
-        for server in servers {
-            self.set_refuses(server, None);
-            self.schedule(Duration::ZERO, Event::Start(server));
-        }
-        self.schedule(VIEWS, Event::Views);
-    }
-
-    /// A shard whose disk failed serves again after a restart.
-    fn restart_failed(&mut self) {
-        let has_failed =
-            |server: &Server| server.process.as_ref().is_some_and(|p| p.shards.values().any(Shard::is_failed));
-        let failed: Vec<u16> = self.servers.iter().filter(|(_, s)| has_failed(s)).map(|(number, _)| *number).collect();
-        for server in failed {
-            self.kill(server, false);
-            self.schedule(Duration::ZERO, Event::Start(server));
         }
     }
 
