@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench bench-kafka cluster sim sim-bugs chaos fuzz miri loom compat acceptance ci setup clean
+.PHONY: help run test check fix bench bench-kafka bench-protocols cluster sim sim-bugs chaos fuzz miri loom compat acceptance ci setup clean
 
 # C and C++ are compiled once, wherever they are built; a compiler that the environment names is left alone.
 ifneq ($(shell command -v ccache 2>/dev/null),)
@@ -20,7 +20,7 @@ MIRI_TESTS := segment::entries segment::header index::key index::digest index::t
 DLOG := $(TARGET_DIR)/release/dlog
 
 help: ## list what can be done
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## build and run one node, its data in ./dlog-data
 	cargo run --release -p dlog -- $(ARGS)
@@ -39,6 +39,10 @@ fix: setup ## format, and mend what the lints can mend
 bench: setup ## measure appends and reads on one node, as in: make bench ARGS='--seconds 30'
 	cargo build --release -p dlog
 	scripts/bench $(DLOG) $(ARGS)
+
+bench-protocols: setup ## measure what the Kafka gateway costs over the native client, as in: make bench-protocols ARGS='--nodes 3'
+	cargo build --release -p dlog
+	scripts/bench-protocols $(DLOG) $(ARGS)
 
 bench-kafka: setup ## measure three nodes against three of Apache Kafka with Kafka's tools, as in: make bench-kafka ARGS='--rounds 5'
 	cargo build --release -p dlog

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand, ValueEnum, value_parser};
 use dlog_proto::record::Compression;
 use dlog_proto::{LogId, Lsn, ParseError, QuorumConfig};
 
-pub use bench::{BenchAppendArgs, BenchCommand, DurabilityArg};
+pub use bench::{BenchAppendArgs, BenchCommand, DurabilityArg, ProtocolArg};
 pub use bench_local::{BenchDiskArgs, BenchStorageArgs};
 pub use connect::ConnectArgs;
 pub use duration::{parse_duration, parse_timeout};
@@ -457,6 +457,7 @@ mod tests {
             ("bench append --record-bytes 7", "8..=1000000"),
             ("bench append --durability maybe", "sync, write_cache"),
             ("bench append --rate 0", "--rate"),
+            ("bench append --protocol amqp", "native, kafka"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
@@ -472,6 +473,7 @@ mod tests {
         assert_eq!((args.rate, args.seconds, args.records), (Some(100), Some(3), None));
         assert_eq!((args.durability.name(), args.replication, args.record_bytes), ("write_cache", 3, 100));
         assert!(args.output.json && !args.keep);
+        assert_eq!(args.protocol.name(), "native");
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub enum BenchCommand {
 Examples:
   dlog bench append --records 5000000
   dlog bench append --replication 3 --durability write_cache --seconds 30
-  dlog bench append --rate 1000                 latency at a low rate")]
+  dlog bench append --rate 1000                 latency at a low rate
+  dlog bench append --protocol kafka            what a Kafka client gets; without it, what the native client gets")]
 pub struct BenchAppendArgs {
     /// How many records to append.
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = value_parser!(u64).range(1..))]
@@ -45,6 +46,10 @@ pub struct BenchAppendArgs {
     /// When a copy counts.
     #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
     pub durability: DurabilityArg,
+    /// What to append and read with. The difference between two runs is what a node's Kafka gateway costs: batches, window
+    /// and checks are the same.
+    #[arg(long, value_enum, default_value_t = ProtocolArg::Native)]
+    pub protocol: ProtocolArg,
     /// How many records may wait for their acknowledgement.
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub acks_inflight: u32,
@@ -81,6 +86,23 @@ impl DurabilityArg {
         match self {
             Self::Sync => "sync",
             Self::WriteCache => "write_cache",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolArg {
+    /// DLog's own, over QUIC
+    Native,
+    /// Kafka's, over TCP to the same port: Produce with acks=all, idempotent; Fetch. No node may fail meanwhile
+    Kafka,
+}
+
+impl ProtocolArg {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Kafka => "kafka",
         }
     }
 }

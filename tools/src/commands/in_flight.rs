@@ -4,6 +4,29 @@ use std::collections::VecDeque;
 
 use dlog_client::{Ack, AppendFailure, Appended};
 
+/// The outcome of a record, to come.
+pub(super) trait Acknowledgement {
+    type Outcome;
+
+    /// The outcome, if it is there already.
+    fn now(&self) -> Option<Self::Outcome>;
+
+    /// Waits until it is there.
+    async fn settled(&mut self);
+}
+
+impl Acknowledgement for Ack {
+    type Outcome = Result<Appended, AppendFailure>;
+
+    fn now(&self) -> Option<Self::Outcome> {
+        Self::now(self)
+    }
+
+    async fn settled(&mut self) {
+        drop(self.await);
+    }
+}
+
 /// Bytes of records that wait, at most. Smaller than an appender's window, so that appending never waits by itself: then
 /// acknowledgements are seen as soon as they come.
 const BYTES_MAX: usize = 16 << 20;
@@ -13,28 +36,28 @@ pub(super) const WINDOW_BYTES: usize = 2 * BYTES_MAX;
 const OVERHEAD: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct InFlight<T> {
-    waiting: VecDeque<Waiting<T>>,
+pub(super) struct InFlight<T, A = Ack> {
+    waiting: VecDeque<Waiting<T, A>>,
     bytes: usize,
     records_max: usize,
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
-    ack: Ack,
+struct Waiting<T, A> {
+    ack: A,
     len: usize,
     about: T,
 }
 
 /// A record that has its outcome.
-pub(super) struct Settled<T> {
+pub(super) struct Settled<T, O> {
     pub(super) about: T,
     /// Of the record, in bytes.
     pub(super) len: usize,
-    pub(super) outcome: Result<Appended, AppendFailure>,
+    pub(super) outcome: O,
 }
 
-impl<T> InFlight<T> {
+impl<T, A: Acknowledgement> InFlight<T, A> {
     pub(super) fn new(records_max: u32) -> Self {
         Self { waiting: VecDeque::new(), bytes: 0, records_max: records_max as usize }
     }
@@ -51,7 +74,7 @@ impl<T> InFlight<T> {
         self.waiting.len() < self.records_max && self.bytes < BYTES_MAX
     }
 
-    pub(super) fn push(&mut self, ack: Ack, len: usize, about: T) {
+    pub(super) fn push(&mut self, ack: A, len: usize, about: T) {
         self.bytes += len + OVERHEAD;
         self.waiting.push_back(Waiting { ack, len, about });
     }
@@ -61,14 +84,8 @@ impl<T> InFlight<T> {
         self.waiting.front().map(|waiting| &waiting.about)
     }
 
-    /// How many, the next one in order first, have failed in a way that makes `which` true.
-    pub(super) fn failed(&self, which: impl Fn(&AppendFailure) -> bool) -> usize {
-        let failed = |waiting: &&Waiting<T>| matches!(waiting.ack.now(), Some(Err(failure)) if which(&failure));
-        self.waiting.iter().take_while(failed).count()
-    }
-
     /// The next one in order, if it has its outcome.
-    pub(super) fn pop_settled(&mut self) -> Option<Settled<T>> {
+    pub(super) fn pop_settled(&mut self) -> Option<Settled<T, A::Outcome>> {
         let outcome = self.waiting.front()?.ack.now()?;
         let Waiting { len, about, .. } = self.waiting.pop_front()?;
         self.bytes -= len + OVERHEAD;
@@ -78,8 +95,16 @@ impl<T> InFlight<T> {
     /// Waits until the next one in order has its outcome; for ever if none waits.
     pub(super) async fn next_settled(&mut self) {
         match self.waiting.front_mut() {
-            Some(next) => drop((&mut next.ack).await),
+            Some(next) => next.ack.settled().await,
             None => std::future::pending().await,
         }
+    }
+}
+
+impl<T> InFlight<T> {
+    /// How many, the next one in order first, have failed in a way that makes `which` true.
+    pub(super) fn failed(&self, which: impl Fn(&AppendFailure) -> bool) -> usize {
+        let failed = |waiting: &&Waiting<T, Ack>| matches!(waiting.ack.now(), Some(Err(failure)) if which(&failure));
+        self.waiting.iter().take_while(failed).count()
     }
 }

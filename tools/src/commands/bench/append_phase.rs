@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use dlog_client::{Appender, Record};
-use dlog_proto::PartitionId;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
+use super::driver::Producer;
 use super::pacer::Pacer;
-use super::workload::{LsnHash, Workload};
+use super::workload::{PlaceHash, Workload};
 use crate::args::BenchAppendArgs;
 use crate::commands::in_flight::InFlight;
 use crate::failure::Failure;
@@ -28,12 +27,12 @@ pub(super) struct Appended {
     /// From an append, or from when it was due, to its acknowledgement; in nanoseconds.
     pub(super) latency: Histogram<u64>,
     /// Of all records of each partition.
-    pub(super) acknowledged: Vec<LsnHash>,
+    pub(super) acknowledged: Vec<PlaceHash>,
 }
 
-pub(super) struct AppendPhase<'a> {
+pub(super) struct AppendPhase<'a, P: Producer> {
     workload: &'a Workload,
-    appender: Appender,
+    producer: P,
     records: Option<u64>,
     limit: Duration,
     rate: Option<u32>,
@@ -41,9 +40,9 @@ pub(super) struct AppendPhase<'a> {
     next: u64,
     record: Vec<u8>,
     /// With what is measured of each.
-    in_flight: InFlight<Pending>,
+    in_flight: InFlight<Pending, P::Ack>,
     latency: Histogram<u64>,
-    acknowledged: Vec<LsnHash>,
+    acknowledged: Vec<PlaceHash>,
     progress: ProgressBar,
 }
 
@@ -53,12 +52,12 @@ struct Pending {
     since: Instant,
 }
 
-impl<'a> AppendPhase<'a> {
-    pub(super) fn new(args: &BenchAppendArgs, workload: &'a Workload, appender: Appender) -> Self {
+impl<'a, P: Producer> AppendPhase<'a, P> {
+    pub(super) fn new(args: &BenchAppendArgs, workload: &'a Workload, producer: P) -> Self {
         let latency_max = LATENCY_MAX.as_nanos() as u64;
         Self {
             workload,
-            appender,
+            producer,
             records: args.records,
             limit: match args.records {
                 Some(_) => Duration::MAX,
@@ -69,7 +68,7 @@ impl<'a> AppendPhase<'a> {
             record: Vec::with_capacity(workload.record_len()),
             in_flight: InFlight::new(args.acks_inflight),
             latency: Histogram::new_with_bounds(1, latency_max, 3).expect("three digits can be kept"),
-            acknowledged: vec![LsnHash::default(); workload.partitions() as usize],
+            acknowledged: vec![PlaceHash::default(); workload.partitions() as usize],
             progress: progress::bar(args.records, "appended"),
         }
     }
@@ -141,8 +140,7 @@ impl<'a> AppendPhase<'a> {
     async fn append(&mut self, since: Instant) -> Result<(), Failure> {
         let partition = self.workload.partition_of(self.next);
         self.workload.write(self.next, &mut self.record);
-        let record = Record { partition: Some(PartitionId(partition)), value: Some(&self.record), ..Record::default() };
-        let ack = self.appender.append(record).await?;
+        let ack = self.producer.append(partition, &self.record).await?;
         self.in_flight.push(ack, self.record.len(), Pending { partition, since });
         self.next += 1;
         Ok(())
@@ -161,11 +159,11 @@ impl<'a> AppendPhase<'a> {
         let mut now = None;
         while let Some(settled) = self.in_flight.pop_settled() {
             let Pending { partition, since } = settled.about;
-            let appended =
-                settled.outcome.map_err(|failure| Failure::new(format!("a record was not acknowledged: {failure}")))?;
+            let place = P::place(settled.outcome);
+            let place = place.map_err(|why| Failure::new(format!("a record was not acknowledged: {why}")))?;
             let latency = now.get_or_insert_with(Instant::now).saturating_duration_since(since);
             self.latency.saturating_record(latency.as_nanos() as u64);
-            self.acknowledged[partition as usize].add(appended.lsn);
+            self.acknowledged[partition as usize].add(place);
         }
         if now.is_some() {
             self.progress.set_position(self.next - self.in_flight.len() as u64);

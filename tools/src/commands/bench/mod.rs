@@ -1,29 +1,38 @@
 //! `dlog bench append`: numbered records into a log of its own, and back, each checked.
 
 mod append_phase;
+mod driver;
+mod kafka;
+mod native;
 mod pacer;
 mod read_phase;
 mod report;
 mod workload;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dlog_client::{AppendOptions, Client};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::LogId;
 
 use self::append_phase::AppendPhase;
+use self::driver::Driver;
+use self::kafka::Kafka;
+use self::native::Native;
 use self::report::Report;
 use self::workload::Workload;
 use super::in_flight::WINDOW_BYTES;
-use crate::args::BenchAppendArgs;
+use crate::args::{BenchAppendArgs, ProtocolArg};
 use crate::failure::Failure;
 use crate::output::{print, print_json, tell};
 
 pub(crate) async fn run(client: &Client, args: &BenchAppendArgs) -> Result<(), Failure> {
     let log = create_log(client, args).await?;
-    let measured = measure(client, args, &log).await;
+    let measured = match args.protocol {
+        ProtocolArg::Native => measure(&Native::new(client), args, &log).await,
+        ProtocolArg::Kafka => measure(&Kafka::new(&args.connect), args, &log).await,
+    };
     if args.keep {
         tell(format_args!("note: the log {log} is kept; `dlog log delete {log} --yes` deletes it"));
     }
@@ -45,7 +54,7 @@ async fn create_log(client: &Client, args: &BenchAppendArgs) -> Result<LogId, Fa
     Ok(log)
 }
 
-async fn measure(client: &Client, args: &BenchAppendArgs, log: &LogId) -> Result<Report, Failure> {
+async fn measure(driver: &impl Driver, args: &BenchAppendArgs, log: &LogId) -> Result<Report, Failure> {
     let workload = Workload::new(args.record_bytes as usize, args.partitions);
     let options = AppendOptions {
         compression: args.compression,
@@ -54,8 +63,12 @@ async fn measure(client: &Client, args: &BenchAppendArgs, log: &LogId) -> Result
         window_bytes_max: WINDOW_BYTES,
         ..AppendOptions::default()
     };
-    let appender = client.appender(log, options).await?;
-    let appended = AppendPhase::new(args, &workload, appender).run().await?;
-    let read = read_phase::run(client, log, &workload, &appended, args.connect.answer_timeout()).await?;
+    let producer = driver.producer(log, options).await?;
+    let appended = AppendPhase::new(args, &workload, producer).run().await?;
+    let records: Vec<u64> = appended.acknowledged.iter().map(|partition| partition.records).collect();
+    let source = driver.source(log, &records).await?;
+    let started = Instant::now();
+    let consumer = driver.consumer(source);
+    let read = read_phase::run(consumer, started, &workload, &appended, args.connect.answer_timeout()).await?;
     Ok(Report { args: args.clone(), log: log.clone(), appended, read })
 }

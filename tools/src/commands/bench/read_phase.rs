@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use dlog_client::{Client, ClientError, Position, ReadBatch, ReadStep};
-use dlog_proto::{LogId, Lsn};
+use dlog_client::ClientError;
 use tokio::time::timeout;
 
 use super::append_phase::Appended;
-use super::workload::{LsnHash, Workload};
-use crate::commands::streams::{self, Event, Range};
+use super::driver::{Consumer, ReadBack};
+use super::workload::{Place, PlaceHash, Workload};
 use crate::failure::Failure;
 use crate::output::progress;
 
@@ -19,37 +18,22 @@ pub(super) struct Read {
     pub(super) elapsed: Duration,
 }
 
+/// Takes what `consumer` reads, which was told to read everything. `started` is when it was.
 pub(super) async fn run(
-    client: &Client,
-    log: &LogId,
+    mut consumer: impl Consumer,
+    started: Instant,
     workload: &Workload,
     appended: &Appended,
     patience: Duration,
 ) -> Result<Read, Failure> {
-    let mut ranges = Vec::with_capacity(appended.acknowledged.len());
-    for partition in 0..workload.partitions() {
-        let from = client.find(log, partition, Position::Oldest).await?;
-        let until = Some(client.find(log, partition, Position::Newest).await?);
-        ranges.push(Range { partition, from, until });
-    }
     let total = appended.acknowledged.iter().map(|partition| partition.records).sum();
     let progress = progress::bar(Some(total), "read");
     let mut checker = Checker::new(workload);
-    let started = Instant::now();
-    let mut events = streams::start(client, log, &ranges);
     loop {
-        let event = timeout(patience, events.recv()).await;
-        match event.map_err(|_| Failure::new(format!("no records came for {:.1} s", patience.as_secs_f64())))? {
-            Some(Event::Step(partition, ReadStep::Batch(batch))) => checker.batch(partition, &batch)?,
-            Some(Event::Step(partition, ReadStep::Gap { from, to, reason })) => {
-                return Err(wrong(partition, format_args!("{from} to {to} is missing ({reason:?})")));
-            }
-            Some(Event::Failed(partition, error)) => {
-                return Err(Failure::from(error).while_at(format_args!("reading partition {partition}")));
-            }
-            Some(Event::Ended | Event::Interrupted) => {}
-            None => break,
-        }
+        let read = timeout(patience, consumer.next()).await;
+        let nothing = |_| Failure::new(format!("no records came for {:.1} s", patience.as_secs_f64()));
+        let Some(read) = read.map_err(nothing)?? else { break };
+        checker.batch(&read)?;
         progress.set_position(checker.records());
     }
     let elapsed = started.elapsed();
@@ -58,7 +42,7 @@ pub(super) async fn run(
     Ok(Read { records: total, elapsed })
 }
 
-fn wrong(partition: u32, what: impl std::fmt::Display) -> Failure {
+pub(super) fn wrong(partition: u32, what: impl std::fmt::Display) -> Failure {
     Failure::new(format!("what was read is not what was appended: partition {partition}: {what}"))
 }
 
@@ -66,45 +50,45 @@ fn wrong(partition: u32, what: impl std::fmt::Display) -> Failure {
 struct Checker<'a> {
     workload: &'a Workload,
     /// Of each partition.
-    read: Vec<LsnHash>,
+    read: Vec<PlaceHash>,
 }
 
 impl<'a> Checker<'a> {
     fn new(workload: &'a Workload) -> Self {
-        Self { workload, read: vec![LsnHash::default(); workload.partitions() as usize] }
+        Self { workload, read: vec![PlaceHash::default(); workload.partitions() as usize] }
     }
 
     fn records(&self) -> u64 {
         self.read.iter().map(|partition| partition.records).sum()
     }
 
-    fn batch(&mut self, partition: u32, batch: &ReadBatch) -> Result<(), Failure> {
+    fn batch(&mut self, read: &ReadBack) -> Result<(), Failure> {
         let damaged = |error: dlog_proto::record::BatchError| ClientError::NotUnderstood(error.to_string());
-        let records = batch.batch.records().map_err(damaged)?;
+        let records = read.batch.records().map_err(damaged)?;
         for record in records.refs() {
             let record = record.map_err(damaged)?;
-            if record.offset_delta >= batch.skip {
-                let lsn = Lsn(batch.lsn.0 + u64::from(record.offset_delta));
-                self.record(partition, lsn, record.value.unwrap_or_default())?;
+            if record.offset_delta >= read.skip {
+                let place = read.first.plus(record.offset_delta);
+                self.record(read.partition, place, record.value.unwrap_or_default())?;
             }
         }
         Ok(())
     }
 
-    fn record(&mut self, partition: u32, lsn: Lsn, value: &[u8]) -> Result<(), Failure> {
+    fn record(&mut self, partition: u32, place: Place, value: &[u8]) -> Result<(), Failure> {
         let read = &mut self.read[partition as usize];
         // Records are dealt out in turns, so each partition has every n-th.
         let expected = read.records * u64::from(self.workload.partitions()) + u64::from(partition);
         match self.workload.check(value) {
             Some(number) if number == expected => {}
-            Some(number) => return Err(wrong(partition, format_args!("{lsn} is record {number}, not {expected}"))),
-            None => return Err(wrong(partition, format_args!("{lsn} should be record {expected} and is damaged"))),
+            Some(number) => return Err(wrong(partition, format_args!("{place} is record {number}, not {expected}"))),
+            None => return Err(wrong(partition, format_args!("{place} should be record {expected} and is damaged"))),
         }
-        read.add(lsn);
+        read.add(place);
         Ok(())
     }
 
-    fn finish(self, acknowledged: &[LsnHash]) -> Result<(), Failure> {
+    fn finish(self, acknowledged: &[PlaceHash]) -> Result<(), Failure> {
         for (partition, (read, acknowledged)) in self.read.iter().zip(acknowledged).enumerate() {
             let (partition, records) = (partition as u32, acknowledged.records);
             if read.records != records {
@@ -112,7 +96,7 @@ impl<'a> Checker<'a> {
                 return Err(wrong(partition, what));
             }
             if read != acknowledged {
-                return Err(wrong(partition, "records have other LSNs than their acknowledgements said"));
+                return Err(wrong(partition, "records stand elsewhere than their acknowledgements said"));
             }
         }
         Ok(())
@@ -121,14 +105,16 @@ impl<'a> Checker<'a> {
 
 #[cfg(test)]
 mod tests {
+    use dlog_proto::Lsn;
+
     use super::*;
 
-    fn lsn(esn: u64) -> Lsn {
-        Lsn((1 << 32) + esn)
+    fn lsn(esn: u64) -> Place {
+        Place::Lsn(Lsn((1 << 32) + esn))
     }
 
     /// Feeds records by number to partition 1 of 2, the first one at e1n1.
-    fn read(numbers: &[u64]) -> (Result<(), Failure>, Vec<LsnHash>) {
+    fn read(numbers: &[u64]) -> (Result<(), Failure>, Vec<PlaceHash>) {
         let workload = Workload::new(20, 2);
         let mut checker = Checker::new(&workload);
         let mut value = Vec::new();
@@ -141,13 +127,13 @@ mod tests {
         (Ok(()), checker.read)
     }
 
-    fn acknowledged(count: u64) -> Vec<LsnHash> {
-        let mut of_one = LsnHash::default();
+    fn acknowledged(count: u64) -> Vec<PlaceHash> {
+        let mut of_one = PlaceHash::default();
         (1..=count).for_each(|esn| of_one.add(lsn(esn)));
-        vec![LsnHash::default(), of_one]
+        vec![PlaceHash::default(), of_one]
     }
 
-    fn outcome(numbers: &[u64], acknowledged: &[LsnHash]) -> Result<(), String> {
+    fn outcome(numbers: &[u64], acknowledged: &[PlaceHash]) -> Result<(), String> {
         let (fed, read) = read(numbers);
         let workload = Workload::new(20, 2);
         let checked = fed.and_then(|()| Checker { workload: &workload, read }.finish(acknowledged));
@@ -173,7 +159,7 @@ mod tests {
         }
         let mut elsewhere = acknowledged(2);
         elsewhere[1].add(lsn(4));
-        assert!(outcome(&[1, 3, 5], &elsewhere).unwrap_err().contains("other LSNs"));
+        assert!(outcome(&[1, 3, 5], &elsewhere).unwrap_err().contains("stand elsewhere"));
     }
 
     #[test]

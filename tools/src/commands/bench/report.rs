@@ -39,12 +39,13 @@ impl Report {
             None => format!("up to {} in flight", human::count(args.acks_inflight.into())),
         };
         format!(
-            "{} records of {}, {}, replication {}, {}, {pace}",
+            "{} records of {}, {}, replication {}, {}, {} protocol, {pace}",
             human::count(self.appended.records),
             human::bytes(args.record_bytes.into()),
             human::counted(args.partitions.into(), "partition"),
             args.replication,
             args.durability.name(),
+            args.protocol.name(),
         )
     }
 
@@ -85,6 +86,7 @@ impl Report {
         });
         json!({
             "log": self.log.to_string(),
+            "protocol": args.protocol.name(),
             "record_bytes": args.record_bytes,
             "partitions": args.partitions,
             "replication": args.replication,
@@ -107,7 +109,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::commands::bench::workload::LsnHash;
+    use crate::commands::bench::workload::PlaceHash;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -122,7 +124,7 @@ mod tests {
             records: 1000,
             elapsed: Duration::from_millis(500),
             latency,
-            acknowledged: vec![LsnHash::default()],
+            acknowledged: vec![PlaceHash::default()],
         };
         let read = Read { records: 1001, elapsed: Duration::from_millis(100) };
         let args = Line::parse_from(["bench", "--replication", "3"]).args;
@@ -133,7 +135,9 @@ mod tests {
     fn people_see_rates_and_latencies() {
         let text = report().to_text();
         let words: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert!(text.starts_with("1,000 records of 100 B, 1 partition, replication 3, sync, up to 16,384 in flight\n"));
+        assert!(text.starts_with(
+            "1,000 records of 100 B, 1 partition, replication 3, sync, native protocol, up to 16,384 in flight\n"
+        ));
         assert!(words.contains(&vec!["append", "2,000", "0.2", "500", "ms"]), "{text}");
         assert!(words.contains(&vec!["read", "10,010", "1.0", "100", "ms"]), "{text}");
         assert!(
@@ -148,6 +152,6 @@ mod tests {
         assert_eq!((&json["append"]["records_per_second"], &json["verified"]), (&json!(2000.0), &json!(true)));
         let p99 = json["append_latency_us"]["p99"].as_f64().unwrap();
         assert!((989.0..=991.0).contains(&p99), "{p99}");
-        assert_eq!(json["rate"], Value::Null);
+        assert_eq!((&json["rate"], &json["protocol"]), (&Value::Null, &json!("native")));
     }
 }

@@ -1,5 +1,7 @@
 //! Records that tell whether they are the right ones: a sequence number, and text that follows from it.
 
+use std::fmt;
+
 use dlog_proto::Lsn;
 
 /// Length of the text that records are cut from; odd, so that neighbours differ.
@@ -61,16 +63,49 @@ impl Workload {
     }
 }
 
-/// A partition's LSNs in order, in one number: the same for what was acknowledged and for what was read.
+/// Where a record stands in its partition, as its protocol says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Lsn(Lsn),
+    Offset(u64),
+}
+
+impl Place {
+    fn number(self) -> u64 {
+        match self {
+            Self::Lsn(lsn) => lsn.0,
+            Self::Offset(offset) => offset,
+        }
+    }
+
+    /// So many records further in the same batch.
+    pub(super) fn plus(self, records: u32) -> Self {
+        match self {
+            Self::Lsn(lsn) => Self::Lsn(Lsn(lsn.0 + u64::from(records))),
+            Self::Offset(offset) => Self::Offset(offset + u64::from(records)),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lsn(lsn) => lsn.fmt(f),
+            Self::Offset(offset) => write!(f, "offset {offset}"),
+        }
+    }
+}
+
+/// A partition's places in order, in one number: the same for what was acknowledged and for what was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct LsnHash {
+pub(super) struct PlaceHash {
     hash: u64,
     pub(super) records: u64,
 }
 
-impl LsnHash {
-    pub(super) fn add(&mut self, lsn: Lsn) {
-        self.hash = (self.hash.rotate_left(5) ^ lsn.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+impl PlaceHash {
+    pub(super) fn add(&mut self, place: Place) {
+        self.hash = (self.hash.rotate_left(5) ^ place.number()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.records += 1;
     }
 }
@@ -105,9 +140,9 @@ mod tests {
 
     #[test]
     fn the_hash_depends_on_what_and_in_which_order() {
-        let hash = |lsns: &[u64]| {
-            let mut hash = LsnHash::default();
-            lsns.iter().for_each(|lsn| hash.add(Lsn(*lsn)));
+        let hash = |places: &[u64]| {
+            let mut hash = PlaceHash::default();
+            places.iter().for_each(|place| hash.add(Place::Offset(*place)));
             hash
         };
         assert_eq!(hash(&[1, 2, 3]), hash(&[1, 2, 3]));
