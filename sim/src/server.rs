@@ -22,7 +22,7 @@ use dlog_sequencer::{
 use dlog_storage_node::Start;
 
 use crate::context::Context;
-use crate::invariants::{self, producers_are_known};
+use crate::invariants::{self, producers_are_known, snapshots_are_acknowledged};
 use crate::ledger::{Claim, Copies};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -483,7 +483,12 @@ impl Process {
     fn carry_out(&mut self, cx: &mut Context<'_>, partition: PartitionUid, epoch: Epoch, output: Output) {
         let to = |shard: ShardId| Address::Server(shard.node.0);
         match output {
-            Output::Store { store, block } => cx.send(to(store.shard), Lane::Store, Message::Store(store, block)),
+            Output::Store { store, block } => {
+                if let Err(why) = snapshots_are_acknowledged::check(&block) {
+                    cx.violation(format!("{partition}: {why}"));
+                }
+                cx.send(to(store.shard), Lane::Store, Message::Store(store, block));
+            }
             Output::Amend(amend) => cx.send(to(amend.shard), Lane::Store, Message::Amend(amend)),
             Output::Seal { to: ShardRef { shard, incarnation }, seal } => {
                 let seal = Seal { shard, incarnation, partitions: vec![seal] };

@@ -20,6 +20,7 @@ mod released_is_durable;
 mod released_stays;
 mod short_decisions_are_flagged;
 mod silence_ends_at_settled;
+pub(crate) mod snapshots_are_acknowledged;
 mod trim_stays_behind_released;
 mod trim_waits_for_cover;
 mod under_replicated_is_on_record;
