@@ -119,11 +119,12 @@ impl PartitionState {
         seq: EntrySeq,
     ) -> Result<Admitted, StoreRefusal> {
         self.check(mode, header.epoch, header.last_esn())?;
+        // Of a snapshot, too: whoever builds the index anew from the log finds them there.
+        self.note_marks(mode, header.epoch, placement);
         if header.kind == BlockKind::ProducerSnapshot {
             self.snapshot = self.snapshot.max(Some(header.first_lsn()));
             return Ok(Admitted::Block);
         }
-        self.note_marks(mode, header.epoch, placement);
         if let Some(held) = self.overlapping(header) {
             return self.admit_again(mode, header, held, placement, seq);
         }

@@ -257,6 +257,19 @@ fn what_is_flushed_is_told_up_to_the_first_block_that_is_not() {
 }
 
 #[test]
+fn the_marks_of_a_snapshot_are_told_before_and_after_the_index_is_lost() {
+    let mut rig = Rig::new();
+    rig.append(1, 1);
+    let placement = WirePlacement::from(&Placement { acked: Esn(1), settled: Esn(1), ..placement(1, 1) });
+    let snapshot = BlockBuilder::producer_snapshot(PARTITION, Epoch(1), Esn(2), 0, Bytes::from_static(b"table"));
+    let (shard, incarnation) = (rig.core.shard(), Incarnation(7));
+    let store = Store { shard, incarnation, mode: StoreMode::Append, sync: true, placement };
+    rig.core.handle_store(ME, store, snapshot);
+    rig.seal(2, &[1], 7);
+    assert_eq!(rig.sync().last().unwrap(), "sealed: 0 blocks, trim e0n0", "e1n1 is settled");
+}
+
+#[test]
 fn what_an_earlier_process_wrote_counts_when_it_is_synced() {
     let mut before = Rig::new();
     before.append(1, 1);
