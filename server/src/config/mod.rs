@@ -120,7 +120,7 @@ schema::settings! {
             epoch_records_max: u32 = 4_294_967_294, within 1_000..=4_294_967_294;
         }
 
-        section kafka: Kafka "What Kafka clients get that do not say what they want." {
+        section kafka: Kafka "What Kafka clients get, and what is expected of them." {
             /// Whether asking for a topic that is not there makes it.
             auto_create_topics: bool = true;
 
@@ -129,6 +129,12 @@ schema::settings! {
 
             /// Copies of a topic's records if its maker does not say how many; fewer if there are fewer storage nodes.
             replication_factor_default: u16 = 3, within 1..=16;
+
+            /// A connection that asks for nothing for this long is closed, in milliseconds.
+            connection_idle_ms: Millis = Millis(600_000), within Millis(100)..=Millis(86_400_000);
+
+            /// A connection that gets no further inside a request or an answer for this long is closed, in milliseconds.
+            stall_ms: Millis = Millis(60_000), within Millis(100)..=Millis(3_600_000);
         }
 
         section metadata: MetadataTimes "How soon the metadata tier notices what is gone." {

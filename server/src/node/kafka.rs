@@ -239,6 +239,8 @@ impl KafkaServer {
             replication_factor_default: config.kafka.replication_factor_default as u8,
             message_len_max: u32::try_from(config.limits.batch_bytes_max.0).unwrap_or(u32::MAX),
             connections_max: config.limits.connections_max as usize,
+            connection_idle: config.kafka.connection_idle_ms.duration(),
+            stall: config.kafka.stall_ms.duration(),
             ..dlog_kafka::Settings::default()
         };
         let gateway = Gateway::new(Arc::new(broker), client, settings);

@@ -258,8 +258,15 @@ impl Kafka {
         (of_topic.name, of_topic.partitions) = (topic(name), vec![partition]);
         let mut request = ListOffsetsRequest::default();
         (request.replica_id, request.topics) = (BrokerId(-1), vec![of_topic]);
-        let found = self.ask(7, &request).topics.remove(0).partitions.remove(0);
-        assert_eq!(found.error_code, 0, "{found:?}");
-        (found.offset, found.timestamp)
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.ask(7, &request).topics.remove(0).partitions.remove(0);
+            // Who has just been named as leader may have to be told of it.
+            if found.error_code != ResponseError::NotLeaderOrFollower.code() || Instant::now() > deadline {
+                assert_eq!(found.error_code, 0, "{found:?}");
+                return (found.offset, found.timestamp);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

@@ -1,11 +1,15 @@
-//! What a connection is told before and between records: versions, acknowledgements, order.
+//! What a connection is told before and between records: versions, acknowledgements, order; and when it is closed.
+
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord, ProducerStamp};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::*;
 
-use crate::client::{Kafka, produce_request, text};
+use crate::client::{Kafka, PATIENCE, produce_request, text};
+use crate::consuming::{Fetch, PLAIN, fetch};
 use crate::support::Cluster;
 
 fn batch(base_sequence: i32) -> Bytes {
@@ -132,4 +136,32 @@ async fn a_node_is_reached_where_it_says_that_it_is() {
     assert_eq!(format!("{}:{}", broker.host, broker.port), cluster.address(1), "as it was given, not as it resolves");
     let again = Kafka::connect(&format!("{}:{}", broker.host, broker.port)).ask(12, &MetadataRequest::default());
     assert_eq!(told.cluster_id, again.cluster_id);
+}
+
+/// Whoever is silent, stops in the middle of a request or does not take its answers is cut off; whoever waits for an answer is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_and_slow_clients_lose_their_connections() {
+    const LIMIT: Duration = Duration::from_millis(700);
+    // As sent, with its length: what the node can do, version 0.
+    const VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let limit = LIMIT.as_millis().to_string();
+    let flags = ["--kafka-connection-idle-ms", &limit, "--kafka-stall-ms", &limit];
+    let cluster = Cluster::start_with(1, &flags).await;
+    let mut waiting = Kafka::with_topic(cluster.address(1), "waiting", 1);
+    let begun = Instant::now();
+    let mut idle = Kafka::connect(cluster.address(1));
+    let mut half = Kafka::connect(cluster.address(1));
+    half.0.write_all(&VERSIONS[..9]).unwrap();
+    let patient = Fetch { wait_ms: 3 * LIMIT.as_millis() as i32, ..PLAIN };
+    let (fetched, took) = fetch(&mut waiting, "waiting", &patient);
+    assert!(fetched.error_code == 0 && took >= 2 * LIMIT, "who waits for an answer is not idle: {took:?}");
+    assert!(idle.is_closed() && half.is_closed());
+    assert!(begun.elapsed() < PATIENCE / 2, "they were closed long ago");
+
+    let mut deaf = Kafka::connect(cluster.address(1));
+    deaf.0.set_write_timeout(Some(PATIENCE)).unwrap();
+    let many = VERSIONS.repeat(1000);
+    let refused = std::iter::repeat_with(|| deaf.0.write_all(&many)).find_map(Result::err).unwrap();
+    assert!(matches!(refused.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{refused}");
+    assert_eq!(Kafka::connect(cluster.address(1)).ask(0, &ApiVersionsRequest::default()).error_code, 0);
 }

@@ -13,16 +13,16 @@ use crate::support::Cluster;
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
-struct Fetch {
-    offset: i64,
-    wait_ms: i32,
-    min_bytes: i32,
-    partition_max_bytes: i32,
+pub(crate) struct Fetch {
+    pub(crate) offset: i64,
+    pub(crate) wait_ms: i32,
+    pub(crate) min_bytes: i32,
+    pub(crate) partition_max_bytes: i32,
 }
 
-const PLAIN: Fetch = Fetch { offset: 0, wait_ms: 500, min_bytes: 1, partition_max_bytes: 1 << 20 };
+pub(crate) const PLAIN: Fetch = Fetch { offset: 0, wait_ms: 500, min_bytes: 1, partition_max_bytes: 1 << 20 };
 
-fn fetch(kafka: &mut Kafka, name: &str, asked: &Fetch) -> (PartitionData, Duration) {
+pub(crate) fn fetch(kafka: &mut Kafka, name: &str, asked: &Fetch) -> (PartitionData, Duration) {
     let mut wanted = fetch_request::FetchPartition::default();
     (wanted.fetch_offset, wanted.partition_max_bytes) = (asked.offset, asked.partition_max_bytes);
     let mut of_topic = fetch_request::FetchTopic::default();

@@ -1,5 +1,6 @@
 //! Consumers that say in which rack they are read from a replica there (KIP-392).
 
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use dlog_proto::record;
@@ -68,6 +69,11 @@ fn read_all(node: &mut Kafka, partition: i32, count: i64) -> Vec<(i64, String)> 
         assert!(Instant::now() < deadline, "{} of {count} records came", all.len());
     }
     all
+}
+
+/// What operators are told of the partition.
+fn epochs(cluster: &Cluster) -> [Output; 2] {
+    [vec!["epoch", "show", NAME], vec!["copyset", "show", NAME, "--lsn", "e1n5"]].map(|args| cluster.run(&args))
 }
 
 /// The node that leads, by its number.
@@ -180,7 +186,8 @@ async fn a_replica_gives_what_is_released_as_soon_as_it_is_and_nothing_else() {
     let done = &done.responses[0].partition_responses[0];
     assert_eq!((done.error_code, done.base_offset), (0, 4), "one copy is enough for its producer");
     let data = fetch(&mut replica, Asked { offset: 4, ..CONSUMER });
-    assert_eq!((data.error_code, data.high_watermark, read(&data)), (0, 4, Vec::new()));
+    let story = || format!("n{leads} leads, n{paused} is paused: {:?}\n{}", epochs(&cluster), cluster.logs());
+    assert_eq!((data.error_code, data.high_watermark, read(&data)), (0, 4, Vec::new()), "{}", story());
     cluster.signal(paused, Signal::CONT);
     assert_eq!(read_all(&mut replica, 0, 5)[3..], [(3, "late".to_owned()), (4, "held".to_owned())]);
 }

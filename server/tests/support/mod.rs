@@ -4,6 +4,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dlog_client::{Client, ClientOptions};
@@ -20,12 +21,16 @@ pub(crate) fn dlog() -> Command {
     command
 }
 
-/// An address on which nobody listened a moment ago, by neither protocol.
+/// An address on which nobody listens, by neither protocol, and which this process gives to nobody else. Below the ports that
+/// systems give to whoever connects: between now and when a node listens there, one of those might be taken.
 pub(crate) fn free_address() -> String {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let (first, count) = (10_000, 22_000);
     loop {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        if UdpSocket::bind(address).is_ok() {
-            return address.to_string();
+        let next = std::process::id() * 100 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let address = format!("127.0.0.1:{}", first + next % count);
+        if TcpListener::bind(&address).is_ok() && UdpSocket::bind(&address).is_ok() {
+            return address;
         }
     }
 }
@@ -83,6 +88,12 @@ impl Cluster {
 
     pub(crate) fn log(&self, node: usize) -> String {
         std::fs::read_to_string(self.log_file(node)).unwrap_or_default()
+    }
+
+    /// What all nodes have logged.
+    pub(crate) fn logs(&self) -> String {
+        let logs: Vec<_> = (1..=self.nodes.len()).map(|node| self.log(node)).collect();
+        logs.join("\n---\n")
     }
 
     fn log_file(&self, node: usize) -> PathBuf {
@@ -152,8 +163,7 @@ impl Cluster {
             if status.status.success() {
                 return;
             }
-            let logs: Vec<_> = (1..=self.nodes.len()).map(|node| self.log(node)).collect();
-            assert!(Instant::now() < deadline, "the cluster does not serve: {status:?}\n{}", logs.join("\n---\n"));
+            assert!(Instant::now() < deadline, "the cluster does not serve: {status:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
