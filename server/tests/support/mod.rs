@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dlog_client::{Client, ClientOptions};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 pub(crate) fn dlog() -> Command {
@@ -120,9 +120,14 @@ impl Cluster {
         self.nodes[node - 1] = Some(child);
     }
 
+    /// A node that is to stop has stopped when this returns: until one of its threads has taken the signal, the others go on.
     pub(crate) fn signal(&self, node: usize, signal: Signal) {
-        let child = self.nodes[node - 1].as_ref().expect("the node runs");
-        kill_process(Pid::from_child(child), signal).unwrap();
+        let child = Pid::from_child(self.nodes[node - 1].as_ref().expect("the node runs"));
+        kill_process(child, signal).unwrap();
+        if signal == Signal::STOP {
+            let (_, status) = waitpid(Some(child), WaitOptions::UNTRACED).unwrap().expect("it was waited for");
+            assert!(status.stopped(), "{status:?}");
+        }
     }
 
     /// What the node has taken for itself, in bytes: files that it has mapped left out.
