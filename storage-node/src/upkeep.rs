@@ -202,7 +202,7 @@ impl Upkeep {
         disk.sync_dir()?;
         self.next_segment = id.next();
         let segment = Segment::new(Arc::clone(disk), &header, filled);
-        if self.is_waited_for() {
+        if self.take_waited_for() {
             self.shared.counters.zeroed(segment.fill(self.shared.config.zero_ahead_bytes)?);
         }
         Ok(Arc::new(segment))
@@ -212,7 +212,7 @@ impl Upkeep {
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         let (written, ahead) = (self.shared.written(), self.shared.config.zero_ahead_bytes);
         match self.shared.segments.get(written.segment) {
-            Some(active) if active.needs_fill(written.offset.saturating_add(ahead / 2)) && self.is_waited_for() => {
+            Some(active) if active.needs_fill(written.offset.saturating_add(ahead / 2)) && self.take_waited_for() => {
                 self.shared.counters.zeroed(active.fill(written.offset.saturating_add(ahead))?);
             }
             _ => {}
@@ -222,7 +222,7 @@ impl Upkeep {
 
     /// Whether somebody waited for a sync since this was asked the last time. Zeros make nothing but such syncs faster, and
     /// cost as much as what is written over them.
-    fn is_waited_for(&mut self) -> bool {
+    fn take_waited_for(&mut self) -> bool {
         let waited_for = self.shared.counters.syncs(SyncReason::Asked);
         self.shared.config.zero_ahead_bytes > 0 && std::mem::replace(&mut self.waited_for, waited_for) < waited_for
     }
