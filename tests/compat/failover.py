@@ -12,6 +12,7 @@ import time
 
 from confluent_kafka import Consumer, Producer, libversion
 
+from checks import report
 from nodes import Nodes, Trouble
 
 SECONDS, PARTITIONS = 24, 6
@@ -125,30 +126,19 @@ def java_version():
     return subprocess.run(["java", "-cp", CLASS_PATH, "Failover"], capture_output=True, text=True).stdout.strip()
 
 
-def tried(nodes, client, trouble):
-    try:
+def tried(client, trouble):
+    with Nodes(sys.argv[1], int(os.environ.get("COMPAT_PORT", 29492)) + 100) as nodes:
         nodes.make_topic("failover", PARTITIONS)
         return client(nodes, "failover", trouble(nodes))
-    except BaseException:
-        print(nodes.log(), file=sys.stderr)
-        raise
 
 
 def main():
     clients = {librdkafka: libversion()[0]} | ({java: java_version()} if CLASS_PATH else {})
     cases = [("nodes are killed under load, groups rebalance", killing), ("a rolling restart under load", restarting)]
-    all_well = True
-    for case, trouble in cases:
-        for client, version in clients.items():
-            name = f"{client.__name__} {version}"
-            try:
-                with Nodes(sys.argv[1], int(os.environ.get("COMPAT_PORT", 29492)) + 100) as nodes:
-                    said = tried(nodes, client, trouble)
-                print(f"ok {name} | {case} | {said}", flush=True)
-            except Exception as error:
-                all_well = False
-                print(f"FAIL {name} | {case} | {type(error).__name__}: {error}".replace("\n", " "), flush=True)
-    return all_well
+    return all([
+        report(client.__name__, version, case, lambda: tried(client, trouble))
+        for case, trouble in cases for client, version in clients.items()
+    ])
 
 
 sys.exit(0 if main() else 1)

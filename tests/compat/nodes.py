@@ -29,7 +29,9 @@ class Nodes:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failed=None, *_):
+        if failed:
+            print(self.log(), file=sys.stderr)
         for process in self.running.values():
             process.kill()
             process.wait()

@@ -13,6 +13,7 @@ import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition, libversion
 
+from checks import report
 from nodes import Nodes
 
 RACKS = {1: "a", 2: "b", 3: "c"}
@@ -115,22 +116,13 @@ def tried(nodes, kind, topic):
 
 
 def main():
-    all_well = True
-    for kind in [Librdkafka, Java] if CLASS_PATH else [Librdkafka]:
-        name, started = f"{kind.__name__.lower()} {kind.version}", time.monotonic()
-        case = "reads from the replica in its rack, and elsewhere when that dies"
-        try:
-            with Nodes(sys.argv[1], int(os.environ.get("COMPAT_PORT", 29492)) + 100, RACKS) as nodes:
-                try:
-                    tried(nodes, kind, "racks")
-                except BaseException:
-                    print(nodes.log(), file=sys.stderr)
-                    raise
-            print(f"ok {name} | {case} | {time.monotonic() - started:.1f} s", flush=True)
-        except Exception as error:
-            all_well = False
-            print(f"FAIL {name} | {case} | {type(error).__name__}: {error}".replace("\n", " "), flush=True)
-    return all_well
+    def reading(kind):
+        with Nodes(sys.argv[1], int(os.environ.get("COMPAT_PORT", 29492)) + 100, RACKS) as nodes:
+            tried(nodes, kind, "racks")
+
+    case = "reads from the replica in its rack, and elsewhere when that dies"
+    kinds = [Librdkafka, Java] if CLASS_PATH else [Librdkafka]
+    return all([report(kind.__name__.lower(), kind.version, case, lambda: reading(kind)) for kind in kinds])
 
 
 sys.exit(0 if main() else 1)
