@@ -3,15 +3,12 @@
 //! INV-READ-ORDER: LSNs are handed out in ascending order, every one of them once: in a block or in a gap with a reason.
 //! INV-READ-RELEASED: a record e,n is handed out only if `released` is in epoch e at or beyond n, or the epoch table says that e
 //! is decided at or beyond n (so what a zombie wrote is never seen, whatever a shard ships).
-//! INV-NO-FALSE-GAP: a missing record inside a decided or released range is called lost only if an f-majority of the
-//! nodeset says that it has none. Nothing else makes a gap but the trim point: an epoch's content has no holes.
-//! INV-GAP-ASKED-AGAIN: where less than an f-majority by the strict rule can say so (disks are lost or damaged, or the log prefers
-//! availability and the others were waited for long enough), every answer that a gap rests on was given after the last of the missing
-//! shards was given up. For one of them may have had the record, and recovery copied it to others that had said before that they have none.
+//! When a missing record may be called lost: `gaps.rs`.
 //!
 //! One stream per shard. Single-copy delivery until something is missing; then everything is asked of everybody (a *rewind*: a
 //! new version, which voids what was sent under the old one), and back to single copies when the trouble is passed.
 
+mod gaps;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +19,7 @@ use dlog_proto::block::Block;
 use dlog_proto::bugs::{Bug, bug};
 use dlog_proto::wire::{ClaimKind, LostBefore, ReadBlock, ReadClaim, ReadMode, ReadStarted, ReadStatus, StartRead};
 use dlog_proto::{
-    Authority, EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, MemberSet, PartitionUid, Quorum, ShardId, ShardRef,
-    Statuses, Time,
+    EpochEntry, EpochTable, Esn, LogOffset, Lsn, Member, MemberSet, PartitionUid, ShardId, ShardRef, Time,
 };
 
 /// What a reader is told.
@@ -124,9 +120,6 @@ impl ShardState {
         }
     }
 }
-
-/// How often a record that some shard has and cannot read is asked for before it is called lost.
-const DAMAGE_RETRIES: u32 = 3;
 
 #[derive(Debug)]
 pub struct ReaderCore {
@@ -419,76 +412,6 @@ impl ReaderCore {
         true
     }
 
-    /// INV-NO-FALSE-GAP. Whether the cursor moved.
-    fn declare_gap(&mut self, now: Time, limit: Lsn) -> bool {
-        let Some(entry) = self.table.epoch(self.cursor.epoch()) else { return false };
-        let since = *self.stuck_since.get_or_insert(now);
-        let (mut passed, mut statuses, mut upto) = (MemberSet::EMPTY, Statuses::default(), limit);
-        let mut silent = MemberSet::EMPTY;
-        for (i, member) in entry.nodeset.members().iter().enumerate() {
-            let Some(state) = self.shards.get(&member.shard_ref()) else { continue };
-            // Who has lost something may have what lies behind: it is still to come.
-            if !state.lost && state.next > self.cursor {
-                upto = upto.min(Lsn(state.next.0 - 1));
-            }
-            let unproven = state.unproven_upto >= self.cursor || state.lost_before.is_damaged_for(entry);
-            if state.lost || (state.next > self.cursor && unproven) {
-                statuses.under_replicated.insert(i);
-            } else if state.next > self.cursor {
-                passed.insert(i);
-                upto = upto.min(Lsn(state.next.0 - 1));
-            } else if state.open {
-                silent.insert(i);
-            }
-        }
-        let (quorum, waiting) = (Quorum::new(&entry.nodeset, &entry.replication), !silent.is_empty());
-        let mut authority = quorum.answers(passed, statuses);
-        let mut is_proven = quorum.is_strictly_authoritative(passed, statuses);
-        if bug(Bug::GapFromOneShard) && !passed.is_empty() {
-            (authority, is_proven) = (Authority::Complete, true);
-        }
-        let missing = entry.nodeset.all().without(passed);
-        if self.known_down.is_some() && !bug(Bug::GapFromSingleCopies) {
-            // Single-copy delivery proves nothing; if nobody is left to send it, or somebody is slow, everybody is asked.
-            if (authority != Authority::None && !waiting) || now.since(since) >= self.settings.slow_shard {
-                self.ask_everybody(now);
-            }
-            return false;
-        }
-        let patient = waiting && now.since(since) < self.settings.gap_grace;
-        // In a log that prefers availability, who is away for a moment or slow may have it; when everybody is asked again, who was silent
-        // before is not waited for.
-        let awaited = match self.given_up {
-            Some(given_up) => !silent.is_subset_of(given_up),
-            None => authority == Authority::Incomplete && !is_proven,
-        };
-        if awaited && now.since(since) < self.settings.slow_shard {
-            return false;
-        }
-        if authority == Authority::None || (authority == Authority::Incomplete && patient) {
-            return false;
-        }
-        // A copy that cannot be read now may be later: a disk's passing error must not become a loss.
-        let damaged = self.shards.values().any(|s| !s.lost && s.next > self.cursor && s.unproven_upto >= self.cursor);
-        if damaged && self.damage_retries < DAMAGE_RETRIES {
-            if now.since(since) >= self.settings.slow_shard {
-                self.damage_retries += 1;
-                self.rewind(now);
-            }
-            return false;
-        }
-        let given_up = self.given_up.unwrap_or(MemberSet::EMPTY);
-        if !is_proven && !missing.is_subset_of(given_up) && !bug(Bug::GapFromOldAnswers) {
-            self.given_up = Some(given_up.union(missing));
-            self.rewind(now);
-            return false;
-        }
-        let buffered = self.buffer.range(self.cursor..).next().map(|(first, _)| Lsn(first.0 - 1));
-        let to = buffered.map_or(upto, |before| before.min(upto)).min(self.until);
-        self.gap(to, GapReason::DataLoss);
-        true
-    }
-
     fn gap(&mut self, to: Lsn, reason: GapReason) {
         let from = self.cursor;
         self.out.push_back(Output::Item(Item::Gap { from, to, reason }));
@@ -583,11 +506,6 @@ impl ReaderCore {
         }
         let open: Vec<ShardRef> = self.shards.iter().filter(|(_, s)| s.open).map(|(shard, _)| *shard).collect();
         open.into_iter().for_each(|shard| self.start(shard));
-    }
-
-    fn ask_everybody(&mut self, now: Time) {
-        self.known_down = None;
-        self.rewind(now);
     }
 
     fn close_all(&mut self) {
