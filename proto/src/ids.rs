@@ -26,21 +26,9 @@ impl ParseError {
 }
 
 /// A node of the cluster, from 1. Given by the operator (`--node-id`), never reused while its data exists. Shown as `n1`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub u16);
 
@@ -62,21 +50,9 @@ impl FromStr for NodeId {
 }
 
 /// One directory (one disk, one writer thread) of a storage node. Shown as `n1s0`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 pub struct ShardId {
     pub node: NodeId,
     /// Index of the shard inside its node, from 0.
@@ -123,62 +99,25 @@ impl FromStr for ShardId {
 
 /// Which disk stands behind a [`ShardId`]. Given by the metadata tier when a disk is formatted; a wiped disk is a new
 /// shard, so that its emptiness is never taken for the old one's answer (trap C4).
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u32);
 
 /// A shard, and the disk behind it that is meant.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 pub struct ShardRef {
     pub shard: ShardId,
     pub incarnation: Incarnation,
 }
 
 /// A partition, cluster-wide. Never reused, not even when a log is deleted and made again under the same name.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct PartitionUid(pub u64);
 
@@ -196,21 +135,9 @@ impl fmt::Display for PartitionUid {
 }
 
 /// A partition inside its log, from 0.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
 
@@ -225,29 +152,17 @@ impl fmt::Display for PartitionId {
 pub struct ClusterId(pub u128);
 
 /// One start of one process: 128 random bits. Two starts of a node are two processes.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize, SerdeSerialize, SerdeDeserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct ProcessId(pub u128);
 
 /// Identifies a command through all its retries: the process that made it and a counter. A restarted process has another
 /// [`ProcessId`], so it can never repeat an old one's request and be taken for its owner (trap C16).
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 pub struct RequestId {
     pub process: ProcessId,
     pub counter: u64,

@@ -9,22 +9,9 @@ use serde::{Deserialize as SerdeDeserialize, Serialize as SerdeSerialize};
 use crate::ids::ParseError;
 
 /// One reign of one sequencer over a partition, from 1; 0 stands for "none yet". Kafka's leader epoch.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u32);
 
@@ -46,22 +33,9 @@ impl fmt::Display for Epoch {
 }
 
 /// Sequence number of a record inside its epoch, from 1; 0 stands for "before the first record".
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct Esn(pub u32);
 
@@ -169,22 +143,9 @@ impl<'de> SerdeDeserialize<'de> for Lsn {
 }
 
 /// Dense position of a record in its partition, from 0: `epoch.base_offset + esn − 1`. Kafka's offset.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Archive,
-    Serialize,
-    Deserialize,
-    SerdeSerialize,
-    SerdeDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Archive, Serialize, Deserialize)]
+#[derive(SerdeSerialize, SerdeDeserialize)]
 #[serde(transparent)]
 pub struct LogOffset(pub u64);
 
