@@ -138,6 +138,10 @@ holds demo/retry "$in" "$one"
 ok 'one node: restarted under an append, every line is there exactly once'
 
 refused 'no/such' append no/such --server "$one"
+created_as() { # log, what is said, servers
+  [ "$("$dlog" log create "$1" --server "$3")" = "created $1 with $2" ] || fail "a log that is told nothing about copies does not have $2"
+}
+created_as demo/plain '1 partition, replication 1, write quorum 1' "$one"
 refused 'demo/lines' log create demo/lines --partitions 1 --replication 1 --server "$one"
 refused '9' log create demo/many --partitions 1 --replication 9 --server "$one"
 refused '--partitions' log create demo/none --partitions 0 --replication 1 --server "$one"
@@ -167,6 +171,7 @@ all=127.0.0.1:$((port + 10)),127.0.0.1:$((port + 11)),127.0.0.1:$((port + 12))
 node() { start "node$1" --node-id "$1" --data-dir "$work/node$1" --cluster-nodes "$nodes" --http "127.0.0.1:$((port + 20 + $1))"; }
 for n in 1 2 3; do node $n; done
 up "$all" 'a cluster of three'
+created_as demo/plain '1 partition, replication 3, write quorum 2' "$all"
 "$dlog" log create demo/three --partitions 1 --replication 3 --server "$all" >/dev/null || fail 'a log with three copies cannot be created'
 
 # newest FIELD: of the newest epoch of demo/three/0.

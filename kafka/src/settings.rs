@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dlog_proto::QuorumConfig;
+
 use crate::group::GroupSettings;
 
 /// Limits and defaults. The names in brackets are Kafka's.
@@ -58,7 +60,7 @@ impl Default for Settings {
             fetch_sessions_max: 1000,
             auto_create_topics: true,
             partitions_default: 1,
-            replication_factor_default: 3,
+            replication_factor_default: QuorumConfig::REPLICATION_DEFAULT,
             message_len_max: 1_048_588,
             timestamp_after_max_ms: 3_600_000,
             group: GroupSettings::default(),

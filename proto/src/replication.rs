@@ -27,6 +27,8 @@ pub struct QuorumConfig {
 
 impl QuorumConfig {
     pub const REPLICATION_MAX: u8 = 16;
+    /// If nobody says how many, and so many nodes store.
+    pub const REPLICATION_DEFAULT: u8 = 3;
 
     /// `W = ⌊R/2⌋ + 1`, the default.
     pub const fn majority(replication_factor: u8) -> Self {

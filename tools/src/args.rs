@@ -120,9 +120,9 @@ pub struct LogCreateArgs {
     /// How many partitions it has; order is kept inside each.
     #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub partitions: u32,
-    /// How many copies of each record are kept, on different nodes.
+    /// How many copies of each record are kept, on different nodes. [default: 3, or as many as there are nodes that store]
     #[arg(long, short, value_name = "R", value_parser = copies())]
-    pub replication: u8,
+    pub replication: Option<u8>,
     /// How many copies there must be before an append is acknowledged; up to R. [default: more than half of R]
     #[arg(long, value_name = "W", value_parser = copies())]
     pub write_quorum: Option<u8>,
@@ -284,7 +284,9 @@ pub struct AppendArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Copies {
+    #[value(alias = "1")]
     One,
+    #[value(alias = "w")]
     Quorum,
     All,
 }
@@ -425,7 +427,7 @@ mod tests {
         let line =
             "log create a/b --partitions 2 --replication 3 --write-quorum 2 --attr x=1 --attr y=a=b --server h:1,h:2";
         let Ok(Command::Log(LogCommand::Create(args))) = parse(line) else { panic!("{:?}", parse(line)) };
-        assert_eq!((args.log.to_string().as_str(), args.partitions, args.replication), ("a/b", 2, 3));
+        assert_eq!((args.log.to_string().as_str(), args.partitions, args.replication), ("a/b", 2, Some(3)));
         assert_eq!(args.write_quorum, Some(2));
         let attributes: Vec<_> = args.attributes.iter().map(|a| (a.key.as_str(), a.value.as_str())).collect();
         assert_eq!(attributes, [("x", "1"), ("y", "a=b")]);

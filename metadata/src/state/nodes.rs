@@ -64,6 +64,13 @@ pub enum ShardState {
 }
 
 impl NodeInfo {
+    /// Its shards that take part in new epochs; `node` is its id.
+    pub fn writable_shards(&self, node: NodeId) -> impl Iterator<Item = Member> {
+        let writable = |shard: &ShardInfo| shard.state == ShardState::Enabled && shard.served && shard.weight > 0;
+        let shards = self.shards.iter().filter(move |(_, shard)| self.roles.storage && writable(shard));
+        shards.map(move |(index, shard)| self.member(node, *index, shard))
+    }
+
     /// What a shard is as a member of a nodeset.
     fn member(&self, node: NodeId, index: u16, shard: &ShardInfo) -> Member {
         let (incarnation, weight) = (shard.incarnation, shard.weight);
@@ -74,12 +81,7 @@ impl NodeInfo {
 impl State {
     /// The shards from which nodesets of new epochs are drawn.
     pub fn writable_shards(&self) -> Vec<Member> {
-        let writable = |shard: &ShardInfo| shard.state == ShardState::Enabled && shard.served && shard.weight > 0;
-        let of_node = |(node, info): (&NodeId, &Arc<NodeInfo>)| {
-            let shards = info.shards.iter().filter(|(_, shard)| info.roles.storage && writable(shard));
-            shards.map(|(index, shard)| info.member(*node, *index, shard)).collect::<Vec<_>>()
-        };
-        self.nodes.iter().flat_map(of_node).collect()
+        self.nodes.iter().flat_map(|(node, info)| info.writable_shards(*node)).collect()
     }
 
     /// Whether `incarnation` of a shard was replaced by another disk: what it held is lost.

@@ -1,8 +1,10 @@
 //! `dlog log create`
 
+use std::sync::Arc;
+
 use dlog_client::Client;
-use dlog_metadata::state::LogAttributes;
-use dlog_proto::LogId;
+use dlog_metadata::state::{LogAttributes, NodeInfo};
+use dlog_proto::{LogId, NodeId, QuorumConfig};
 
 use super::attributes::AttributeChanges;
 use crate::args::LogCreateArgs;
@@ -15,7 +17,11 @@ const INTERNAL_NAMESPACE: &str = "__dlog";
 
 pub(crate) async fn run(client: &Client, args: &LogCreateArgs) -> Result<(), Failure> {
     check_namespace(&args.log)?;
-    let attributes = attributes(args)?;
+    let replication = match args.replication {
+        Some(replication) => replication,
+        None => default_replication(client).await?,
+    };
+    let attributes = attributes(args, replication)?;
     let quorum = attributes.replication.quorum;
     client.create_log(&args.log, args.partitions, attributes).await?;
     let partitions = counted(args.partitions.into(), "partition");
@@ -33,9 +39,17 @@ pub(super) fn check_namespace(log: &LogId) -> Result<(), Failure> {
     }
 }
 
-fn attributes(args: &LogCreateArgs) -> Result<LogAttributes, Failure> {
+/// As many copies as there are nodes to keep them, up to the default.
+async fn default_replication(client: &Client) -> Result<u8, Failure> {
+    let cluster = client.cluster().await?;
+    let stores = |(id, node): &&(NodeId, Arc<NodeInfo>)| node.writable_shards(*id).next().is_some();
+    let nodes = cluster.nodes.iter().filter(stores).count();
+    Ok(u8::try_from(nodes).unwrap_or(u8::MAX).clamp(1, QuorumConfig::REPLICATION_DEFAULT))
+}
+
+fn attributes(args: &LogCreateArgs, replication: u8) -> Result<LogAttributes, Failure> {
     let changes = AttributeChanges::default().flag("write_quorum", args.write_quorum).set(&args.attributes)?;
-    changes.apply(LogAttributes::replicated(args.replication))
+    changes.apply(LogAttributes::replicated(replication))
 }
 
 #[cfg(test)]
@@ -52,7 +66,8 @@ mod tests {
 
     fn attributes_of(line: &str) -> Result<LogAttributes, String> {
         let words = ["create", "demo/lines"].into_iter().chain(line.split_whitespace());
-        attributes(&Line::try_parse_from(words).unwrap().args).map_err(|failure| failure.to_string())
+        let args = Line::try_parse_from(words).unwrap().args;
+        attributes(&args, args.replication.unwrap()).map_err(|failure| failure.to_string())
     }
 
     #[test]
