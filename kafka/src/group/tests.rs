@@ -1,5 +1,7 @@
 //! Groups, told as stories on the core with virtual time.
 
+mod crowd;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -319,6 +321,29 @@ fn a_new_member_is_told_its_id_first() {
     assert_eq!(story.join_error(unknown), ResponseError::UnknownMemberId);
 }
 
+/// Whoever was given an id and is not heard of again, and whoever is cut off while it waits, holds up the others for a while
+/// and not for ever.
+#[test]
+fn who_vanishes_while_a_generation_is_formed_is_waited_for_no_longer_than_its_session() {
+    let mut story = Story::new();
+    let old = story.stable(1).remove(0);
+    let never = story.ask(GroupRequest::Join(Join { needs_known_member: true, ..member("") }));
+    assert_eq!(story.join_error(never), ResponseError::MemberIdRequired);
+    let cut_off = story.ask(GroupRequest::Join(member("")));
+    let again = story.ask(GroupRequest::Join(member(&old.member)));
+    assert!(!story.answers.contains_key(&again), "somebody has an id and may come");
+    story.pass(SESSION + 1);
+    let (again, gone) = (story.joined(again), story.joined(cut_off));
+    assert_eq!((again.members.len(), again.leader == again.member), (2, true));
+    // Nobody reads the other answer, and the leader assigns.
+    let token = story.sync(&again, &[(&again.member, "half"), (&gone.member, "half")]);
+    assert_eq!(story.synced(token).unwrap(), "half");
+    story.pass(SESSION - 2);
+    assert_eq!(story.beat(&again), Ok(()));
+    story.pass(2);
+    assert_eq!(story.beat(&again), Err(ResponseError::RebalanceInProgress), "it takes over the other half");
+}
+
 #[test]
 fn leaving_rebalances_at_once() {
     let mut story = Story::new();
@@ -360,6 +385,53 @@ fn a_static_member_takes_its_place_again_without_a_rebalance() {
     let older = story.joined(older);
     assert_eq!((older.leader, older.members.len()), (again.member, 0), "it takes itself for a follower");
     assert_eq!(story.state(), Some("Stable"));
+}
+
+/// What it says anew counts, not only what it subscribes to.
+#[test]
+fn a_static_member_that_comes_back_is_known_by_what_it_says_now() {
+    let mut story = Story::new();
+    let (a, b) = (story.ask(GroupRequest::Join(instance("a"))), story.ask(GroupRequest::Join(instance("b"))));
+    story.pass(1000);
+    let (a, b) = (story.joined(a), story.joined(b));
+    let token = story.sync(&a, &[(&a.member, "A"), (&b.member, "B")]);
+    story.synced(token).unwrap();
+    let moved = Join {
+        client_id: "new".to_owned(),
+        client_host: "/10.0.0.1".to_owned(),
+        session_timeout: Duration::from_millis(2 * SESSION),
+        ..instance("b")
+    };
+    let again = story.ask(GroupRequest::Join(moved));
+    let again = story.joined(again);
+    let token = story.ask(GroupRequest::Describe { group: "g".to_owned() });
+    let Some(GroupAnswer::Described(Some(described))) = story.answers.remove(&token) else { panic!() };
+    let told = described.members.iter().find(|member| member.member == again.member).unwrap();
+    assert_eq!((told.client_id.as_str(), told.client_host.as_str()), ("new", "/10.0.0.1"));
+    story.fail_over();
+    story.pass(SESSION + 1);
+    assert_eq!(story.beat(&again), Err(ResponseError::RebalanceInProgress), "a is gone, and b has twice the time");
+}
+
+/// KAFKA-9801: between the joins and the assignment the leader does not know of the new id.
+#[test]
+fn a_static_member_that_comes_back_while_parts_are_assigned_rebalances() {
+    let mut story = Story::new();
+    let (a, b) = (story.ask(GroupRequest::Join(instance("a"))), story.ask(GroupRequest::Join(instance("b"))));
+    story.pass(1000);
+    let (a, b) = (story.joined(a), story.joined(b));
+    assert_eq!(story.state(), Some("CompletingRebalance"));
+    let again = story.ask(GroupRequest::Join(instance("b")));
+    assert!(!story.answers.contains_key(&again));
+    let late = story.sync(&a, &[(&a.member, "A"), (&b.member, "B")]);
+    assert_eq!(story.synced(late), Err(ResponseError::RebalanceInProgress));
+    let leader = story.ask(GroupRequest::Join(Join { member: a.member, ..instance("a") }));
+    let (again, leader) = (story.joined(again), story.joined(leader));
+    assert_eq!((again.generation, leader.generation, leader.members.len()), (2, 2, 2));
+    let token = story.sync(&leader, &[(&leader.member, "A"), (&again.member, "B")]);
+    assert_eq!(story.synced(token).unwrap(), "A");
+    let token = story.sync(&again, &[]);
+    assert_eq!(story.synced(token).unwrap(), "B");
 }
 
 #[test]

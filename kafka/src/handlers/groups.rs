@@ -277,3 +277,41 @@ pub(super) async fn delete(shared: Arc<Shared>, request: DeleteGroupsRequest) ->
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use kafka_protocol::protocol::{Decodable, Encodable};
+
+    use super::*;
+
+    /// KAFKA-14422: the codec refuses an instance in a version that has none, and a refused answer would leave the leader waiting.
+    #[test]
+    fn leaders_of_all_versions_can_be_told_of_static_members() {
+        let members = vec![("m".to_owned(), Some("i".to_owned()), Bytes::from_static(b"metadata"))];
+        for version in 0..=9 {
+            let answer = joined(
+                version,
+                Ok(Joined {
+                    member: "m".to_owned(),
+                    generation: 3,
+                    protocol_type: Some("consumer".to_owned()),
+                    protocol: Some("range".to_owned()),
+                    leader: "m".to_owned(),
+                    skip_assignment: true,
+                    members: members.clone(),
+                }),
+            );
+            let mut out = BytesMut::new();
+            answer.encode(&mut out, version).unwrap_or_else(|error| panic!("{version}: {error}"));
+            let read = JoinGroupResponse::decode(&mut out.freeze(), version).unwrap();
+            let instance = read.members[0].group_instance_id.as_deref();
+            assert_eq!(instance, Some("i").filter(|_| version >= 5), "{version}");
+            assert_eq!((read.protocol_name.as_deref(), read.generation_id), (Some("range"), 3));
+            for error in [ResponseError::UnknownMemberId, ResponseError::MemberIdRequired] {
+                let refused = joined(version, Err(JoinRefused { error, member: "m".to_owned() }));
+                refused.encode(&mut BytesMut::new(), version).unwrap_or_else(|error| panic!("{version}: {error}"));
+            }
+        }
+    }
+}

@@ -83,6 +83,22 @@ fn bytes_of(answer: Answer) -> Bytes {
     pieces.copy_to_bytes(pieces.remaining())
 }
 
+/// Whoever does not ask for committed records only gets no list of aborted transactions, not an empty one.
+#[test]
+fn a_fetch_answer_lists_aborted_transactions_for_those_who_ask() {
+    for (version, read_committed) in (4..=18).flat_map(|version| [(version, true), (version, false)]) {
+        let partition = FetchedPartition { high_watermark: 10, ..FetchedPartition::default() };
+        let topic = FetchedTopic { name: text("t"), id: Uuid::from_u128(8), partitions: vec![partition] };
+        let answer = FetchAnswer { read_committed, topics: vec![topic], ..FetchAnswer::default() };
+        let mut bytes = bytes_of(encode_fetch(77, version, answer));
+        bytes.advance(if version >= 12 { 9 } else { 8 });
+        let read = FetchResponse::decode(&mut bytes, version).unwrap();
+        let partition = &read.responses[0].partitions[0];
+        assert_eq!(partition.aborted_transactions.as_ref().map(Vec::len), read_committed.then_some(0), "{version}");
+        assert_eq!(partition.last_stable_offset, 10);
+    }
+}
+
 #[test]
 fn a_fetch_answer_is_what_the_codec_reads() {
     for version in 4..=18 {
@@ -98,7 +114,8 @@ fn a_fetch_answer_is_what_the_codec_reads() {
         };
         let topic = FetchedTopic { name: text("t"), id: Uuid::from_u128(8), partitions: vec![partition; 2] };
         let endpoints = vec![(NodeId(5), text("host"), 9092, Some(text("rack"))), (NodeId(6), text("b"), 1, None)];
-        let answer = FetchAnswer { error: 0, session: 12, read_committed: true, topics: vec![topic], endpoints };
+        let answer =
+            FetchAnswer { session: 12, read_committed: true, topics: vec![topic], endpoints, ..FetchAnswer::default() };
         let mut bytes = bytes_of(encode_fetch(77, version, answer));
         assert_eq!(bytes.get_i32() as usize, bytes.remaining(), "{version}");
         assert_eq!(bytes.get_i32(), 77);

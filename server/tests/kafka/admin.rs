@@ -104,6 +104,16 @@ async fn topics_good_and_bad_are_each_answered_for() {
     let codes: Vec<_> = deleted.iter().map(|d| (d.name.as_ref().unwrap().to_string(), d.error_code)).collect();
     let unknown = ResponseError::UnknownTopicOrPartition.code();
     assert_eq!(codes, [("good".to_owned(), 0), ("unknown".to_owned(), unknown)]);
+
+    // Its topic has gone since: the next one is told from its beginning, and those that are named are answered for.
+    let mut cursor = describe_topic_partitions_request::Cursor::default();
+    (cursor.topic_name, cursor.partition_index) = (topic("good"), 3);
+    let mut request = DescribeTopicPartitionsRequest::default();
+    (request.response_partition_limit, request.cursor) = (5, Some(cursor));
+    let page = kafka.ask(0, &request);
+    let told: Vec<_> =
+        page.topics.iter().map(|t| (t.name.as_ref().unwrap().as_str(), t.partitions.len(), t.error_code)).collect();
+    assert_eq!((told, page.next_cursor), (vec![("other", 5, 0)], None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,6 +105,12 @@ async fn what_no_log_takes_is_refused_by_the_code_that_clients_know() {
     // A producer that is not known begins with its first batch.
     let stranger = batch_of(ProducerStamp { id: 5_000_000, epoch: 3, base_sequence: 0 });
     assert_eq!(kafka.produce("picky", 0, stranger), Ok(1));
+    // What the topic says counts, to the byte.
+    let plain = crate::batch(&["value".to_owned()], None);
+    for (limit, outcome) in [(plain.len(), Ok(2)), (plain.len() - 1, Err(ResponseError::MessageTooLarge))] {
+        kafka.configure("picky", "max.message.bytes", &limit.to_string());
+        assert_eq!(kafka.produce("picky", 0, plain.clone()), outcome);
+    }
 }
 
 /// Who authenticates is not let in unasked, and not left waiting.

@@ -6,6 +6,7 @@ mod connections;
 mod consuming;
 mod every_request;
 mod racks;
+mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;

@@ -40,7 +40,8 @@ async fn a_batch_that_timed_out_is_stored_once_however_often_it_is_sent() {
 
 fn commit(kafka: &mut Kafka, name: &str, offset: i64) -> i16 {
     let mut partition = offset_commit_request::OffsetCommitRequestPartition::default();
-    partition.committed_offset = offset;
+    (partition.committed_offset, partition.committed_leader_epoch) = (offset, 3);
+    partition.committed_metadata = Some(text("said with it"));
     let mut of_topic = offset_commit_request::OffsetCommitRequestTopic::default();
     (of_topic.name, of_topic.partitions) = (topic(name), vec![partition]);
     let mut request = OffsetCommitRequest::default();
@@ -62,8 +63,13 @@ fn committed(kafka: &mut Kafka, name: Option<&str>) -> Vec<(String, i64)> {
     request.groups = vec![group];
     let found = kafka.ask(9, &request).groups.remove(0);
     assert_eq!(found.error_code, 0);
-    let offset =
-        |t: &offset_fetch_response::OffsetFetchResponseTopics| (t.name.to_string(), t.partitions[0].committed_offset);
+    let offset = |topic: &offset_fetch_response::OffsetFetchResponseTopics| {
+        let partition = &topic.partitions[0];
+        // What was said with it comes back with it.
+        let said = if partition.committed_offset < 0 { (-1, Some("")) } else { (3, Some("said with it")) };
+        assert_eq!((partition.committed_leader_epoch, partition.metadata.as_deref()), said);
+        (topic.name.to_string(), partition.committed_offset)
+    };
     found.topics.iter().map(offset).collect()
 }
 
