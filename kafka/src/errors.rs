@@ -1,7 +1,9 @@
 //! Our errors in Kafka's codes. What is transient gets a code that clients retry; UNKNOWN_SERVER_ERROR is never used, because
-//! idempotent producers take it for the end (P12).
+//! idempotent producers take it for the end. No match has a `_`: whoever adds an error says what clients make of it.
 
-use dlog_metadata::state::{CreateLogError, CreatePartitionsError, SetAttributesError};
+use dlog_metadata::state::{
+    CreateLogError, CreatePartitionsError, PartitionError, ProducerIdsError, SetAttributesError, TrimError, UnknownLog,
+};
 use dlog_proto::record::BatchError;
 use dlog_proto::wire::AppendError;
 use kafka_protocol::ResponseError;
@@ -14,7 +16,15 @@ pub(crate) fn of_batch(error: &BatchError) -> ResponseError {
         BatchError::Timestamp { .. } | BatchError::AppendTime => ResponseError::InvalidTimestamp,
         BatchError::Codec(_) => ResponseError::UnsupportedCompressionType,
         BatchError::Magic(_) => ResponseError::UnsupportedForMessageFormat,
-        _ => ResponseError::InvalidRecord,
+        BatchError::Trailing { .. }
+        | BatchError::Count { .. }
+        | BatchError::TooManyRecords { .. }
+        | BatchError::BaseOffset(_)
+        | BatchError::ReservedAttributes(_)
+        | BatchError::Producer { .. }
+        | BatchError::Decompress { .. }
+        | BatchError::DecompressedTooLarge { .. }
+        | BatchError::Record { .. } => ResponseError::InvalidRecord,
     }
 }
 
@@ -67,42 +77,176 @@ pub(crate) fn of_create_partitions(error: &CreatePartitionsError) -> ResponseErr
 pub(crate) fn of_set_attributes(error: &SetAttributesError) -> ResponseError {
     match error {
         SetAttributesError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
-        SetAttributesError::Attribute(_) => ResponseError::InvalidConfig,
-        SetAttributesError::NotEnough { .. } => ResponseError::InvalidConfig,
+        SetAttributesError::Attribute(_) | SetAttributesError::NotEnough { .. } => ResponseError::InvalidConfig,
+    }
+}
+
+/// A log that is to be deleted is gone already.
+pub(crate) fn of_delete(UnknownLog(_): &UnknownLog) -> ResponseError {
+    ResponseError::UnknownTopicOrPartition
+}
+
+pub(crate) fn of_trim(error: &TrimError) -> ResponseError {
+    match error {
+        TrimError::Partition(PartitionError::Unknown(_) | PartitionError::Deleted(_)) => {
+            ResponseError::UnknownTopicOrPartition
+        }
+        // This node took it for released, so the metadata tier will know soon.
+        TrimError::NotReleased { .. } => ResponseError::LeaderNotAvailable,
+    }
+}
+
+/// What InitProducerId gets. Not COORDINATOR_NOT_AVAILABLE: Java's idempotent producers would look for the coordinator of
+/// their transactional id, and have none.
+pub(crate) fn of_producer_ids(error: &ProducerIdsError) -> ResponseError {
+    match error {
+        ProducerIdsError::Count(_) => ResponseError::CoordinatorLoadInProgress,
+        ProducerIdsError::Exhausted => ResponseError::PolicyViolation,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dlog_proto::Epoch;
+    use std::fmt::{Debug, Display};
+
+    use dlog_metadata::placement::NotEnough;
+    use dlog_metadata::state::AttributeError;
+    use dlog_proto::record::Compression;
     use dlog_proto::wire::Retry;
+    use dlog_proto::{Epoch, LogId, Lsn, PartitionUid};
 
     use super::*;
 
-    /// Clients send again what is transient, and give up on UNKNOWN_SERVER_ERROR.
-    #[test]
-    fn what_is_transient_is_sent_again_and_nothing_is_unknown() {
-        let (node, epoch) = (None, Epoch(1));
-        let examples = [
-            AppendError::NotSequencer { node, epoch },
-            AppendError::UnknownPartition,
-            AppendError::Recovering { reason: String::new(), retry_after_ms: 1 },
-            AppendError::Overloaded { retry_after_ms: 1 },
-            AppendError::NotEnoughShards { available: 1, needed: 2 },
-            AppendError::TooLarge { len: 2, max: 1 },
-            AppendError::Invalid { reason: String::new() },
-            AppendError::Corrupt,
-            AppendError::OutOfOrder { producer: 1, expected: 1, found: 2 },
-            AppendError::UnknownProducer { producer: 1 },
-            AppendError::Fenced { producer: 1, current: 1 },
-            AppendError::Preempted { node, epoch },
-        ];
-        for error in examples {
-            let code = of_append(&error);
-            assert_ne!(code, ResponseError::UnknownServerError, "{error}");
-            // A topic that is gone may be made again: Kafka's clients look for a while.
-            let is_transient = error.retry() != Retry::Never || error == AppendError::UnknownPartition;
-            assert_eq!(code.is_retriable(), is_transient, "{error}: {code}");
+    const SENT_AGAIN: bool = true;
+    const FINAL: bool = false;
+
+    /// What each error is told as, and whether Kafka's clients try again by themselves.
+    fn check<E: Display + Debug>(of: impl Fn(&E) -> ResponseError, all: Vec<(E, ResponseError, bool)>) {
+        for (error, code, is_sent_again) in all {
+            assert_eq!(of(&error), code, "{error:?}");
+            assert_eq!(code.is_retriable(), is_sent_again, "{error:?}: {code}");
+            assert_ne!(code, ResponseError::UnknownServerError, "{error:?}");
+            assert!(!error.to_string().is_empty());
         }
+    }
+
+    #[test]
+    fn appends() {
+        use ResponseError::*;
+        let (node, epoch) = (None, Epoch(1));
+        let all = vec![
+            (AppendError::NotSequencer { node, epoch }, NotLeaderOrFollower, SENT_AGAIN),
+            (AppendError::Preempted { node, epoch }, NotLeaderOrFollower, SENT_AGAIN),
+            // A topic that is gone may be made again: clients look for a while.
+            (AppendError::UnknownPartition, UnknownTopicOrPartition, SENT_AGAIN),
+            (AppendError::Recovering { reason: String::new(), retry_after_ms: 1 }, NotEnoughReplicas, SENT_AGAIN),
+            (AppendError::Overloaded { retry_after_ms: 1 }, NotEnoughReplicas, SENT_AGAIN),
+            (AppendError::NotEnoughShards { available: 1, needed: 2 }, NotEnoughReplicas, SENT_AGAIN),
+            (AppendError::Corrupt, CorruptMessage, SENT_AGAIN),
+            (AppendError::TooLarge { len: 2, max: 1 }, MessageTooLarge, FINAL),
+            (AppendError::Invalid { reason: String::new() }, InvalidRecord, FINAL),
+            // Producers know what to do about these two.
+            (AppendError::OutOfOrder { producer: 1, expected: 1, found: 2 }, OutOfOrderSequenceNumber, FINAL),
+            (AppendError::UnknownProducer { producer: 1 }, OutOfOrderSequenceNumber, FINAL),
+            (AppendError::Fenced { producer: 1, current: 1 }, InvalidProducerEpoch, FINAL),
+        ];
+        for (error, _, is_sent_again) in &all {
+            let native = error.retry() != Retry::Never || *error == AppendError::UnknownPartition;
+            assert_eq!(*is_sent_again, native, "{error}: native clients do the same");
+        }
+        check(of_append, all);
+    }
+
+    #[test]
+    fn batches() {
+        use ResponseError::*;
+        let codec = Compression::Gzip;
+        let all = vec![
+            (BatchError::Truncated { len: 1, needed: 2 }, CorruptMessage, SENT_AGAIN),
+            (BatchError::Length(1), CorruptMessage, SENT_AGAIN),
+            (BatchError::Crc { stored: 1, computed: 2 }, CorruptMessage, SENT_AGAIN),
+            (BatchError::TooLarge { len: 2, max: 1 }, MessageTooLarge, FINAL),
+            (BatchError::Timestamp { timestamp_ms: 1, earliest_ms: 2, latest_ms: 3 }, InvalidTimestamp, FINAL),
+            (BatchError::AppendTime, InvalidTimestamp, FINAL),
+            (BatchError::Codec(7), UnsupportedCompressionType, FINAL),
+            (BatchError::Magic(1), UnsupportedForMessageFormat, FINAL),
+            (BatchError::Trailing { extra: 1 }, InvalidRecord, FINAL),
+            (BatchError::Count { records: 1, last_offset_delta: 1 }, InvalidRecord, FINAL),
+            (BatchError::TooManyRecords { records: 2, max: 1 }, InvalidRecord, FINAL),
+            (BatchError::BaseOffset(1), InvalidRecord, FINAL),
+            (BatchError::ReservedAttributes(0x80), InvalidRecord, FINAL),
+            (BatchError::Producer { id: 1, epoch: -1, base_sequence: -1 }, InvalidRecord, FINAL),
+            (BatchError::Decompress { codec, reason: "".into() }, InvalidRecord, FINAL),
+            (BatchError::DecompressedTooLarge { max: 1 }, InvalidRecord, FINAL),
+            (BatchError::Record { index: 1, what: "" }, InvalidRecord, FINAL),
+        ];
+        check(of_batch, all);
+    }
+
+    #[test]
+    fn changes_of_topics() {
+        use ResponseError::*;
+        let log = || LogId::new("default", "t").unwrap();
+        let short = NotEnough { scope: None, have: 1, need: 3 };
+        let attribute = || AttributeError::Required;
+        check(
+            of_create,
+            vec![
+                (CreateLogError::Exists(log()), TopicAlreadyExists, FINAL),
+                (CreateLogError::Partitions(0), InvalidPartitions, FINAL),
+                (CreateLogError::ClusterFull { have: 1, asked: 1 }, PolicyViolation, FINAL),
+                (CreateLogError::Attribute(attribute()), InvalidConfig, FINAL),
+                (CreateLogError::NotEnough { log: log(), short }, InvalidReplicationFactor, FINAL),
+                (
+                    CreateLogError::Ambiguous { log: log(), other: log(), topic: String::new() },
+                    InvalidTopicException,
+                    FINAL,
+                ),
+                (CreateLogError::LikeNamespace { log: log(), namespace: String::new() }, InvalidTopicException, FINAL),
+            ],
+        );
+        check(
+            of_create_partitions,
+            vec![
+                (CreatePartitionsError::Unknown(UnknownLog(log())), UnknownTopicOrPartition, SENT_AGAIN),
+                (CreatePartitionsError::NotMore { log: log(), have: 2, asked: 1 }, InvalidPartitions, FINAL),
+                (CreatePartitionsError::Partitions(0), InvalidPartitions, FINAL),
+                (CreatePartitionsError::ClusterFull { have: 1, asked: 1 }, PolicyViolation, FINAL),
+            ],
+        );
+        check(
+            of_set_attributes,
+            vec![
+                (SetAttributesError::Unknown(UnknownLog(log())), UnknownTopicOrPartition, SENT_AGAIN),
+                (SetAttributesError::Attribute(attribute()), InvalidConfig, FINAL),
+                (SetAttributesError::NotEnough { log: log(), short }, InvalidConfig, FINAL),
+            ],
+        );
+        check(of_delete, vec![(UnknownLog(log()), UnknownTopicOrPartition, SENT_AGAIN)]);
+        let partition = PartitionUid(1);
+        check(
+            of_trim,
+            vec![
+                (PartitionError::Unknown(partition).into(), UnknownTopicOrPartition, SENT_AGAIN),
+                (PartitionError::Deleted(partition).into(), UnknownTopicOrPartition, SENT_AGAIN),
+                (
+                    TrimError::NotReleased { partition, upto: Lsn::ZERO, first_undecided: Epoch(1) },
+                    LeaderNotAvailable,
+                    SENT_AGAIN,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn producer_ids() {
+        let loading = ResponseError::CoordinatorLoadInProgress;
+        check(
+            of_producer_ids,
+            vec![
+                (ProducerIdsError::Count(0), loading, SENT_AGAIN),
+                (ProducerIdsError::Exhausted, ResponseError::PolicyViolation, FINAL),
+            ],
+        );
     }
 }

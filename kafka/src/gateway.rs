@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::connection::{Closed, Connection};
 use crate::fetch::{Readers, Sessions};
 use crate::group::Groups;
-use crate::handlers::NewestSeen;
+use crate::handlers::{Errands, NewestSeen};
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) readers: Readers,
     pub(crate) groups: Groups,
     pub(crate) newest_seen: NewestSeen,
+    pub(crate) errands: Errands,
     /// Bytes of requests, in units of [`REQUEST_UNIT`].
     pub(crate) request_memory: Arc<Semaphore>,
     closed: ClosedComplaints,
@@ -105,6 +106,7 @@ impl Gateway {
             readers: Readers::new(broker.clone(), client.clone()),
             groups: Groups::start(broker.clone(), client.clone(), settings.group.clone()),
             newest_seen: NewestSeen::default(),
+            errands: Errands::default(),
             request_memory: Arc::new(Semaphore::new(units)),
             closed: ClosedComplaints::default(),
             refused: Complaints::new(),

@@ -78,7 +78,7 @@ pub(crate) fn check_epoch(asked: i32, current: Epoch) -> Result<(), ResponseErro
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use dlog_proto::{
         EpochEntry, Esn, Incarnation, Location, Member, NodeId, Nodeset, ProcessId, QuorumConfig, Replication, ShardId,
     };
@@ -89,7 +89,7 @@ mod tests {
         based_entry(epoch, Some(0), last_esn)
     }
 
-    pub(super) fn based_entry(epoch: u32, base: Option<u64>, last_esn: Option<u32>) -> EpochEntry {
+    pub(crate) fn based_entry(epoch: u32, base: Option<u64>, last_esn: Option<u32>) -> EpochEntry {
         let shard = ShardId { node: NodeId(1), shard: 0 };
         let member = Member { shard, incarnation: Incarnation(1), location: Location::default(), weight: 1 };
         EpochEntry {
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    pub(super) fn table_of(epochs: Vec<EpochEntry>) -> EpochTable {
+    pub(crate) fn table_of(epochs: Vec<EpochEntry>) -> EpochTable {
         EpochTable { partition: PartitionUid(1), revision: 1, trim: Lsn::ZERO, covered: Epoch::ZERO, epochs }
     }
 

@@ -44,6 +44,8 @@ const IN_FLIGHT_MAX: usize = 4;
 const BATCH_LEN: usize = 512 << 10;
 /// How long it may take until a group's log is there.
 const CREATE_TIME: Duration = Duration::from_secs(5);
+/// How long what is asked of a coordinator may take, if it does not wait for other members (`offsets.commit.timeout.ms`).
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 type Ask = (GroupRequest, oneshot::Sender<GroupAnswer>);
 
@@ -104,7 +106,7 @@ impl Groups {
             return Err(ResponseError::InvalidGroupId);
         }
         if self.partition(&Cluster::of(&*self.broker), group).is_none() {
-            self.create().await?;
+            timeout(CREATE_TIME, self.create()).await.unwrap_or(Err(ResponseError::CoordinatorNotAvailable))?;
         }
         let cluster = Cluster::of(&*self.broker);
         let partition = self.partition(&cluster, group).ok_or(ResponseError::CoordinatorNotAvailable)?;
@@ -132,8 +134,7 @@ impl Groups {
                     info.is_some_and(|info| info.partitions.iter().all(|uid| view.leader(*uid).node.is_some()))
                 };
                 let ready = views.wait_for(|view| view.revision() >= revision && led(&Cluster::of(&*self.broker)));
-                let _ = timeout(CREATE_TIME, ready).await;
-                Ok(())
+                ready.await.map(drop).map_err(|_| ResponseError::CoordinatorNotAvailable)
             }
             _ => Err(ResponseError::CoordinatorNotAvailable),
         }
@@ -149,7 +150,11 @@ impl Groups {
             None => return Err(ResponseError::NotCoordinator),
             Some(running) => running.ask.clone().ok_or(ResponseError::CoordinatorLoadInProgress)?,
         };
-        send(&ask, request).await
+        if matches!(request, GroupRequest::Join(_) | GroupRequest::Sync(_)) {
+            return send(&ask, request).await;
+        }
+        let answered = timeout(ANSWER_TIME, send(&ask, request)).await;
+        answered.unwrap_or(Err(ResponseError::CoordinatorNotAvailable))
     }
 
     /// Asks every coordinator on this node.

@@ -16,7 +16,7 @@ pub(super) async fn handle(shared: Arc<Shared>, request: InitProducerIdRequest) 
         Some(_) => response.error_code = ResponseError::InvalidRequest.code(),
         None => match shared.producer_ids.next().await {
             Ok(id) => (response.producer_id, response.producer_epoch) = (ProducerId(id), 0),
-            Err(_) => response.error_code = ResponseError::CoordinatorNotAvailable.code(),
+            Err(error) => response.error_code = error.code(),
         },
     }
     response

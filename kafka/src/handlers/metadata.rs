@@ -39,13 +39,8 @@ pub(super) async fn handle(shared: Arc<Shared>, version: i16, request: MetadataR
 async fn create_missing(shared: &Arc<Shared>, asked: &[MetadataRequestTopic]) {
     let cluster = Cluster::of(&*shared.broker);
     let names = asked.iter().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
-    for name in names.filter(|name| is_legal_name(name) && cluster.topic(name).is_none()) {
-        if let Err((error, why)) = topics::create_default(shared, name).await
-            && error != ResponseError::TopicAlreadyExists
-        {
-            tracing::info!(topic = name.as_str(), "kafka: a topic could not be created on demand: {why}");
-        }
-    }
+    let missing = names.map(|name| name.as_str()).filter(|name| is_legal_name(name) && cluster.topic(name).is_none());
+    topics::create_on_demand(shared, missing).await;
 }
 
 fn brokers(cluster: &Cluster, version: i16) -> Vec<MetadataResponseBroker> {

@@ -8,6 +8,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_topics;
 mod elections;
+mod errands;
 mod fetch;
 mod groups;
 mod init_producer_id;
@@ -23,6 +24,7 @@ mod topics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub(crate) use errands::Errands;
 pub(crate) use list_offsets::NewestSeen;
 
 use kafka_protocol::messages::RequestKind;

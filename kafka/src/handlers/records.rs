@@ -7,9 +7,12 @@ use dlog_proto::LogOffset;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use tokio::time::timeout_at;
 
+use super::errands::deadline;
 use super::topics::wait_applied;
 use crate::cluster::log_start;
+use crate::errors;
 use crate::fetch::local_end;
 use crate::gateway::Shared;
 
@@ -17,13 +20,15 @@ use crate::gateway::Shared;
 const HIGH_WATERMARK: i64 = -1;
 
 pub(super) async fn delete(shared: Arc<Shared>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let deadline = deadline(request.timeout_ms);
     let mut response = DeleteRecordsResponse::default();
     for topic in request.topics {
         let mut result = DeleteRecordsTopicResult::default();
         for partition in topic.partitions {
             let mut done = DeleteRecordsPartitionResult::default();
             (done.partition_index, done.low_watermark) = (partition.partition_index, -1);
-            match delete_before(&shared, &topic.name, partition.partition_index, partition.offset).await {
+            let deleting = delete_before(&shared, &topic.name, partition.partition_index, partition.offset);
+            match timeout_at(deadline, deleting).await.unwrap_or(Err(ResponseError::RequestTimedOut)) {
                 Ok(start) => done.low_watermark = start as i64,
                 Err(error) => done.error_code = error.code(),
             }
@@ -61,10 +66,14 @@ async fn delete_before(shared: &Shared, topic: &str, index: i32, offset: i64) ->
             wait_applied(shared, revision).await;
             Ok(start().map_or(offset, |(first, _)| first))
         }
-        Ok((_, refused)) => {
+        Ok((_, Response::Trim(Ok(results)))) => {
+            let refused = results.into_iter().find_map(Result::err);
             tracing::info!(topic, index, offset, "kafka: records were not deleted: {refused:?}");
-            Err(ResponseError::PolicyViolation)
+            Err(refused.map_or(ResponseError::RequestTimedOut, |error| errors::of_trim(&error)))
         }
-        Err(_) => Err(ResponseError::RequestTimedOut),
+        failed => {
+            tracing::info!(topic, index, offset, "kafka: records were not deleted: {failed:?}");
+            Err(ResponseError::RequestTimedOut)
+        }
     }
 }

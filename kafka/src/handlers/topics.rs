@@ -1,10 +1,10 @@
-//! CreateTopics, DeleteTopics, CreatePartitions.
+//! CreateTopics, DeleteTopics, CreatePartitions: answered within the time that the client gives, and carried on beyond it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlog_metadata::state::{Command, CreateLog, CreatePartitions, DeleteLog, LogAttributes, LogInfo, Response};
+use dlog_metadata::state::{Command, CreateLog, CreatePartitions, DeleteLog, LogAttributes, Response};
 use dlog_proto::LogId;
 use dlog_proto::clock::now_ms;
 use kafka_protocol::ResponseError;
@@ -18,9 +18,10 @@ use kafka_protocol::messages::{
     DeleteTopicsResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::errands::{Errand, deadline};
 use super::text;
 use crate::cluster::{Cluster, is_legal_name, topic_name};
 use crate::configs;
@@ -32,38 +33,44 @@ pub(super) type Refused = (ResponseError, String);
 
 /// How long an answer waits for new partitions to have leaders, so that the client's next question finds them.
 const LEADERS_WAIT: Duration = Duration::from_secs(2);
+/// How long a client that asks for a topic waits for it to be made, at most: it asks again.
+const ON_DEMAND_WAIT: Duration = Duration::from_secs(5);
 
-/// What a topic is to be.
-struct Planned {
-    create: CreateLog,
-}
+/// A topic that is being made; nothing is under way if only its validity was asked for.
+type Creating = Result<(CreateLog, Option<Errand<()>>), Refused>;
 
 pub(super) async fn create(shared: Arc<Shared>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let deadline = deadline(request.timeout_ms);
     let mut named: HashMap<&str, usize> = HashMap::new();
     request.topics.iter().for_each(|topic| *named.entry(topic.name.as_str()).or_default() += 1);
+    // All at once: the metadata tier does together what comes together.
+    let begin = |topic: &CreatableTopic| match named.get(topic.name.as_str()) {
+        Some(1) => begin_create(&shared, topic, (!request.validate_only).then_some(deadline)),
+        _ => Err((ResponseError::InvalidRequest, "the topic is named twice".to_owned())),
+    };
+    let creating: Vec<Creating> = request.topics.iter().map(begin).collect();
     let mut response = CreateTopicsResponse::default();
-    for topic in &request.topics {
-        let twice = named.get(topic.name.as_str()).is_some_and(|count| *count > 1);
-        let outcome = match twice {
-            true => Err((ResponseError::InvalidRequest, "the topic is named twice".to_owned())),
-            false => create_one(&shared, topic, request.validate_only).await,
+    for (topic, creating) in request.topics.iter().zip(creating) {
+        let outcome = match creating {
+            Ok((create, Some(errand))) => errand.outcome().await.map(|()| create),
+            Ok((create, None)) => Ok(create),
+            Err(refused) => Err(refused),
         };
         response.topics.push(created(&shared, version, topic, outcome));
     }
     response
 }
 
-async fn create_one(shared: &Shared, topic: &CreatableTopic, validate_only: bool) -> Result<Planned, Refused> {
-    let planned = plan(shared, topic)?;
+/// Begins to make a topic, or only looks whether it could be made.
+fn begin_create(shared: &Arc<Shared>, topic: &CreatableTopic, deadline: Option<Instant>) -> Creating {
+    let create = plan(shared, topic)?;
     let refused = |error: dlog_metadata::state::CreateLogError| (errors::of_create(&error), error.to_string());
-    shared.broker.view().check_create_log(&planned.create).map_err(refused)?;
-    if !validate_only {
-        propose_create(shared, &planned.create).await?;
-    }
-    Ok(planned)
+    shared.broker.view().check_create_log(&create).map_err(refused)?;
+    let errand = deadline.map(|by| shared.errands.begin(by, propose_create(shared.clone(), create.clone())));
+    Ok((create, errand))
 }
 
-fn plan(shared: &Shared, topic: &CreatableTopic) -> Result<Planned, Refused> {
+fn plan(shared: &Shared, topic: &CreatableTopic) -> Result<CreateLog, Refused> {
     let cluster = Cluster::of(&*shared.broker);
     let log = log_for(&cluster, &topic.name)?;
     let (partitions, factor) = match topic.assignments.is_empty() {
@@ -87,7 +94,7 @@ fn plan(shared: &Shared, topic: &CreatableTopic) -> Result<Planned, Refused> {
     let set =
         topic.configs.iter().map(|config| (config.name.as_str(), config.value.as_ref().map(|value| value.as_str())));
     let attributes = configs::attributes(factor, set)?;
-    Ok(Planned { create: CreateLog { log, partitions, attributes, created_ms: now_ms() } })
+    Ok(CreateLog { log, partitions, attributes, created_ms: now_ms() })
 }
 
 /// Partitions and copies as a manual assignment has them. Where they are is not for clients to say: copies are placed
@@ -131,13 +138,11 @@ fn default_factor(shared: &Shared, cluster: &Cluster) -> u8 {
 }
 
 /// Creates a log and waits until it can be used.
-async fn propose_create(shared: &Shared, create: &CreateLog) -> Result<(), Refused> {
-    let proposed = shared.broker.propose(Command::CreateLog(create.clone())).await;
+async fn propose_create(shared: Arc<Shared>, create: CreateLog) -> Result<(), Refused> {
+    let log = create.log.clone();
+    let proposed = shared.broker.propose(Command::CreateLog(create)).await;
     match proposed.map_err(|error| unavailable(&error))? {
-        (revision, Response::CreateLog(Ok(_))) => {
-            wait_for_leaders(shared, revision, &create.log).await;
-            Ok(())
-        }
+        (revision, Response::CreateLog(Ok(_))) => wait_for_leaders(&shared, revision, &log).await,
         (_, Response::CreateLog(Err(error))) => Err((errors::of_create(&error), error.to_string())),
         (_, other) => Err(unexpected(&other)),
     }
@@ -157,30 +162,53 @@ pub(super) async fn wait_applied(shared: &Shared, revision: u64) {
     let _ = timeout(LEADERS_WAIT, views.wait_for(|view| view.revision() >= revision)).await;
 }
 
-async fn wait_for_leaders(shared: &Shared, revision: u64, log: &LogId) {
+/// Waits until this node knows what was applied at `revision`, and a while until all partitions have leaders.
+async fn wait_for_leaders(shared: &Shared, revision: u64, log: &LogId) -> Result<(), Refused> {
     let mut views = shared.broker.views();
+    let stopped = |_| (ResponseError::RequestTimedOut, "the node is stopping".to_owned());
+    views.wait_for(|view| view.revision() >= revision).await.map_err(stopped)?;
     let led = |cluster: Cluster| {
         let info = cluster.view.log(log).cloned();
         info.is_none_or(|info| info.partitions.iter().all(|uid| cluster.leader(*uid).node.is_some()))
     };
-    let ready = views.wait_for(|view| view.revision() >= revision && led(Cluster::of(&*shared.broker)));
-    let _ = timeout(LEADERS_WAIT, ready).await;
+    let _ = timeout(LEADERS_WAIT, views.wait_for(|_| led(Cluster::of(&*shared.broker)))).await;
+    Ok(())
 }
 
-/// Creates a topic as the defaults have it, because somebody asked for it.
-pub(super) async fn create_default(shared: &Shared, name: &str) -> Result<(), Refused> {
+/// Creates topics as the defaults have them, because somebody asked for them, and waits a while until they are there.
+pub(super) async fn create_on_demand(shared: &Arc<Shared>, names: impl Iterator<Item = &str>) {
+    let deadline = Instant::now() + ON_DEMAND_WAIT;
     let cluster = Cluster::of(&*shared.broker);
-    let log = log_for(&cluster, name)?;
     let attributes = LogAttributes::replicated(default_factor(shared, &cluster));
     let partitions = shared.settings.partitions_default;
-    propose_create(shared, &CreateLog { log, partitions, attributes, created_ms: now_ms() }).await
+    let creating = names.map(|name| {
+        let create = CreateLog {
+            log: log_for(&cluster, name)?,
+            partitions,
+            attributes: attributes.clone(),
+            created_ms: now_ms(),
+        };
+        Ok((name, shared.errands.begin(deadline, propose_create(shared.clone(), create))))
+    });
+    let creating: Vec<Result<_, Refused>> = creating.collect();
+    for creating in creating {
+        let outcome = match creating {
+            Ok((name, errand)) => errand.outcome().await.map_err(|(error, why)| (error, format!("{name}: {why}"))),
+            Err(refused) => Err(refused),
+        };
+        if let Err((error, why)) = outcome
+            && error != ResponseError::TopicAlreadyExists
+        {
+            tracing::info!("kafka: a topic could not be created on demand: {why}");
+        }
+    }
 }
 
 fn created(
     shared: &Shared,
     version: i16,
     topic: &CreatableTopic,
-    outcome: Result<Planned, Refused>,
+    outcome: Result<CreateLog, Refused>,
 ) -> CreatableTopicResult {
     let mut result = CreatableTopicResult::default();
     result.name = topic.name.clone();
@@ -189,7 +217,7 @@ fn created(
     }
     match outcome {
         Err((error, why)) => (result.error_code, result.error_message) = (error.code(), Some(text(why))),
-        Ok(Planned { create }) => {
+        Ok(create) => {
             let cluster = Cluster::of(&*shared.broker);
             if version >= 7 {
                 let info = cluster.view.log(&create.log);
@@ -217,7 +245,8 @@ fn shown(shared: &Shared, attributes: &LogAttributes) -> Vec<CreatableTopicConfi
 }
 
 pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let mut response = DeleteTopicsResponse::default();
+    let deadline = deadline(request.timeout_ms);
+    let mut deleting = Vec::new();
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil()));
     let named =
         request.topics.into_iter().map(|topic| (topic.name.filter(|_| topic.topic_id.is_nil()), topic.topic_id));
@@ -234,9 +263,17 @@ pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTop
         let missing =
             if name.is_some() { ResponseError::UnknownTopicOrPartition } else { ResponseError::UnknownTopicId };
         result.name = name.or_else(|| found.as_ref().map(|topic| TopicName(topic_name(topic))));
-        let outcome = match found {
-            Some(topic) => delete_one(&shared, &topic).await,
+        let begun = match found {
+            Some(topic) => Ok(shared.errands.begin(deadline, delete_one(shared.clone(), topic.log.clone()))),
             None => Err((missing, "there is no such topic".to_owned())),
+        };
+        deleting.push((result, begun));
+    }
+    let mut response = DeleteTopicsResponse::default();
+    for (mut result, begun) in deleting {
+        let outcome = match begun {
+            Ok(errand) => errand.outcome().await,
+            Err(refused) => Err(refused),
         };
         if let Err((error, why)) = outcome {
             result.error_code = error.code();
@@ -247,14 +284,14 @@ pub(super) async fn delete(shared: Arc<Shared>, version: i16, request: DeleteTop
     response
 }
 
-async fn delete_one(shared: &Shared, topic: &LogInfo) -> Result<(), Refused> {
-    let delete = DeleteLog { log: topic.log.clone(), deleted_ms: now_ms() };
+async fn delete_one(shared: Arc<Shared>, log: LogId) -> Result<(), Refused> {
+    let delete = DeleteLog { log, deleted_ms: now_ms() };
     match shared.broker.propose(Command::DeleteLog(delete)).await.map_err(|error| unavailable(&error))? {
         (revision, Response::DeleteLog(Ok(_))) => {
-            wait_applied(shared, revision).await;
+            wait_applied(&shared, revision).await;
             Ok(())
         }
-        (_, Response::DeleteLog(Err(error))) => Err((ResponseError::UnknownTopicOrPartition, error.to_string())),
+        (_, Response::DeleteLog(Err(error))) => Err((errors::of_delete(&error), error.to_string())),
         (_, other) => Err(unexpected(&other)),
     }
 }
@@ -263,13 +300,24 @@ pub(super) async fn create_partitions(
     shared: Arc<Shared>,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
+    let deadline = deadline(request.timeout_ms);
     let mut named: HashMap<StrBytes, usize> = HashMap::new();
     request.topics.iter().for_each(|topic| *named.entry(topic.name.0.clone()).or_default() += 1);
+    let begin = |topic: &CreatePartitionsTopic| match named.get(&topic.name.0) {
+        Some(1) => {
+            let create = plan_partitions(&shared, topic)?;
+            let begin = || shared.errands.begin(deadline, add_partitions(shared.clone(), create));
+            Ok((!request.validate_only).then(begin))
+        }
+        _ => Err((ResponseError::InvalidRequest, "the topic is named twice".to_owned())),
+    };
+    let adding: Vec<Result<Option<Errand<()>>, Refused>> = request.topics.iter().map(begin).collect();
     let mut response = CreatePartitionsResponse::default();
-    for topic in request.topics {
-        let outcome = match named.get(&topic.name.0) {
-            Some(1) => add_partitions(&shared, &topic, request.validate_only).await,
-            _ => Err((ResponseError::InvalidRequest, "the topic is named twice".to_owned())),
+    for (topic, adding) in request.topics.into_iter().zip(adding) {
+        let outcome = match adding {
+            Ok(Some(errand)) => errand.outcome().await,
+            Ok(None) => Ok(()),
+            Err(refused) => Err(refused),
         };
         let mut result = CreatePartitionsTopicResult::default();
         if let Err((error, why)) = outcome {
@@ -281,7 +329,7 @@ pub(super) async fn create_partitions(
     response
 }
 
-async fn add_partitions(shared: &Shared, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refused> {
+fn plan_partitions(shared: &Shared, topic: &CreatePartitionsTopic) -> Result<CreatePartitions, Refused> {
     let cluster = Cluster::of(&*shared.broker);
     let missing = || (ResponseError::UnknownTopicOrPartition, "there is no such topic".to_owned());
     let info = cluster.topic(&topic.name).ok_or_else(missing)?;
@@ -294,15 +342,13 @@ async fn add_partitions(shared: &Shared, topic: &CreatePartitionsTopic, validate
         let why = format!("{} new partitions are assigned, {} are asked for", assignments.len(), count - have);
         return Err((ResponseError::InvalidReplicaAssignment, why));
     }
-    if validate_only {
-        return Ok(());
-    }
-    let create = CreatePartitions { log: info.log.clone(), partitions: topic.count as u32 };
+    Ok(CreatePartitions { log: info.log.clone(), partitions: topic.count as u32 })
+}
+
+async fn add_partitions(shared: Arc<Shared>, create: CreatePartitions) -> Result<(), Refused> {
+    let log = create.log.clone();
     match shared.broker.propose(Command::CreatePartitions(create)).await.map_err(|error| unavailable(&error))? {
-        (revision, Response::CreatePartitions(Ok(_))) => {
-            wait_for_leaders(shared, revision, &info.log).await;
-            Ok(())
-        }
+        (revision, Response::CreatePartitions(Ok(_))) => wait_for_leaders(&shared, revision, &log).await,
         (_, Response::CreatePartitions(Err(error))) => Err((errors::of_create_partitions(&error), error.to_string())),
         (_, other) => Err(unexpected(&other)),
     }

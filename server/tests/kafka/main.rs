@@ -5,6 +5,7 @@ mod client;
 mod connections;
 mod consuming;
 mod every_request;
+mod failing;
 mod racks;
 mod refusals;
 #[path = "../support/mod.rs"]
