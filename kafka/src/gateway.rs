@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::connection::{Closed, Connection};
-use crate::fetch::{Readers, Sessions};
+use crate::fetch::{FetchMemories, Readers, Sessions};
 use crate::group::Groups;
 use crate::handlers::{Errands, NewestSeen};
 use crate::producer_ids::ProducerIds;
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) errands: Errands,
     /// Bytes of requests, in units of [`REQUEST_UNIT`].
     pub(crate) request_memory: Arc<Semaphore>,
+    pub(crate) fetch_memory: FetchMemories,
     closed: ClosedComplaints,
     refused: Complaints,
     connections: Arc<Semaphore>,
@@ -108,6 +109,7 @@ impl Gateway {
             newest_seen: NewestSeen::default(),
             errands: Errands::default(),
             request_memory: Arc::new(Semaphore::new(units)),
+            fetch_memory: FetchMemories::new(settings.fetches_bytes_max),
             closed: ClosedComplaints::default(),
             refused: Complaints::new(),
             connections: Arc::new(Semaphore::new(settings.connections_max)),

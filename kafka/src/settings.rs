@@ -28,6 +28,8 @@ pub struct Settings {
     pub pipelined_bytes_max: usize,
     /// Most that one Fetch is answered with, in bytes (`fetch.max.bytes`).
     pub fetch_bytes_max: usize,
+    /// Records on their way to consumers in all answers together, in bytes.
+    pub fetches_bytes_max: usize,
     /// Fetch sessions (`max.incremental.fetch.session.cache.slots`).
     pub fetch_sessions_max: usize,
     /// Whether asking for a topic makes it (`auto.create.topics.enable`).
@@ -57,6 +59,7 @@ impl Default for Settings {
             pipelined_max: 128,
             pipelined_bytes_max: 32 << 20,
             fetch_bytes_max: 55 << 20,
+            fetches_bytes_max: 512 << 20,
             fetch_sessions_max: 1000,
             auto_create_topics: true,
             partitions_default: 1,

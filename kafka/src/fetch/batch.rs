@@ -21,6 +21,11 @@ impl Batch {
         self.bytes.len()
     }
 
+    /// The same in memory of its own.
+    pub(crate) fn copied(self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
+    }
+
     /// Its bytes with the offset and epoch that readers know it by: a header of its own, and the records as they lie.
     pub(crate) fn pieces(&self) -> [Bytes; 2] {
         let mut header = BytesMut::from(&self.bytes[..HEADER_LEN]);

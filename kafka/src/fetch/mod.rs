@@ -1,6 +1,7 @@
 //! Reading for consumers: where a partition ends, sessions, open streams.
 
 mod batch;
+mod memory;
 mod preferred;
 mod readers;
 mod replica;
@@ -14,6 +15,7 @@ use dlog_proto::wire::Tail;
 use dlog_proto::{Epoch, EpochTable, LogOffset, Lsn, PartitionUid};
 use kafka_protocol::ResponseError;
 
+pub(crate) use memory::{FetchMemories, FetchMemory};
 pub(crate) use preferred::Asker;
 pub(crate) use readers::{ReadRequest, Readers};
 pub(crate) use replica::replica_end;

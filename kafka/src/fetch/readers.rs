@@ -109,7 +109,9 @@ impl Readers {
             return None;
         }
         let mut taken = Taken::new(request);
+        let mut blocks_len = 0;
         for block in &blocks {
+            blocks_len += block.bytes().len();
             let batches = batch::of_block(block, request.from, request.offset);
             let batches =
                 batches.inspect_err(|error| tracing::error!(at = %block.header().first_lsn(), "kafka: {error}"));
@@ -117,7 +119,7 @@ impl Readers {
                 break;
             }
         }
-        Some(taken.batches)
+        Some(unshared(taken.batches, taken.bytes, blocks_len))
     }
 
     /// Through the native client, from wherever the records are.
@@ -138,6 +140,11 @@ impl Readers {
         }
         Ok(batches)
     }
+}
+
+/// A batch keeps its whole block in memory: the few that are taken of long ones are copied.
+fn unshared(batches: Vec<Batch>, len: usize, blocks_len: usize) -> Vec<Batch> {
+    if 2 * len >= blocks_len { batches } else { batches.into_iter().map(Batch::copied).collect() }
 }
 
 fn bounds() -> ReaderSettings {
@@ -241,7 +248,31 @@ impl<S> Idle<S> {
 
 #[cfg(test)]
 mod tests {
+    use dlog_proto::block::BlockBuilder;
+    use dlog_proto::record::{BatchBuilder, BatchOptions, NewRecord};
+    use dlog_proto::{Epoch, Esn};
+
     use super::*;
+
+    /// A consumer that takes little of much keeps little: 10,000 partitions of a few bytes each are not 10,000 blocks.
+    #[test]
+    fn a_few_batches_of_a_long_block_do_not_keep_it_in_memory() {
+        let mut batch = BatchBuilder::new(128);
+        batch.append(&NewRecord::of_value(1, b"v"));
+        let batch = batch.finish(BatchOptions::default()).freeze();
+        let mut builder = BlockBuilder::new(PartitionUid(1), Epoch(1), Esn(1), 5);
+        (0..10).for_each(|_| builder.push(&batch, 1, (1, 1)));
+        let block = builder.finish();
+        for (count, shares) in [(10, true), (6, true), (2, false)] {
+            let mut batches = batch::of_block(&block, Lsn::new(Epoch(1), Esn(1)), 0).unwrap();
+            batches.truncate(count);
+            let len = batches.iter().map(Batch::len).sum();
+            let lies_at = |batch: &Batch| batch.pieces()[1].as_ptr();
+            let before = lies_at(&batches[0]);
+            let taken = unshared(batches, len, block.bytes().len());
+            assert_eq!((taken.len(), lies_at(&taken[0]) == before), (count, shares), "{count} of 10");
+        }
+    }
 
     fn key(offset: u64) -> StreamKey {
         (PartitionUid(1), offset)

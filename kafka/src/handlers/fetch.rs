@@ -18,11 +18,14 @@ use uuid::Uuid;
 use crate::broker::{Broker, Pending};
 use crate::cluster::{Cluster, log_start, topic_name};
 use crate::fetch::{
-    Asker, Changes, End, Key, Plan, ReadRequest, SessionRequest, Shown, TopicKey, Wanted, check_epoch, replica_end,
+    Asker, Changes, End, FetchMemory, Key, Plan, ReadRequest, SessionRequest, Shown, TopicKey, Wanted, check_epoch,
+    replica_end,
 };
 use crate::gateway::Shared;
 use crate::wire::{Answer, FetchAnswer, FetchedPartition, FetchedTopic, Header, encode_fetch};
 
+/// First version whose clients know of failing storage.
+const STORAGE_ERRORS: i16 = 6;
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 13;
 /// First version with the new leader in the answer, and where it is.
@@ -118,6 +121,8 @@ struct Fetch<'a> {
     /// When to give up on what this replica has not heard of yet.
     catch_up: Instant,
     len: usize,
+    /// For the records of the answer.
+    memory: Option<FetchMemory>,
 }
 
 impl<'a> Fetch<'a> {
@@ -144,6 +149,7 @@ impl<'a> Fetch<'a> {
             deadline: now + wait,
             catch_up: now + CATCH_UP,
             len: 0,
+            memory: None,
         }
     }
 
@@ -156,6 +162,8 @@ impl<'a> Fetch<'a> {
                 self.read().await;
             }
             let trouble = self.parts.iter().any(|part| part.error.is_some() || part.preferred.is_some() || part.full);
+            // What is readable and was not read has no room in the answer.
+            let trouble = trouble || self.len > 0 && self.parts.iter().any(Part::is_readable);
             let waits_for_leader = self.parts.iter().any(|part| part.is_behind) && self.len == 0;
             if trouble || self.len >= self.min_bytes && !waits_for_leader || self.parts.is_empty() {
                 break;
@@ -199,12 +207,38 @@ impl<'a> Fetch<'a> {
         changes
     }
 
+    /// Takes memory for what is there to be read. How many bytes the answer may have then; 0 if there is no memory.
+    async fn reserve(&mut self) -> usize {
+        let readable = self.parts.iter().filter(|part| part.is_readable());
+        let asked = readable.map(Part::share).fold(0, usize::saturating_add);
+        // The first batch comes, however long it is.
+        let least = if self.len == 0 { self.shared.settings.message_len_max as usize } else { 1 };
+        let wanted = asked.min(self.max_bytes.saturating_sub(self.len)).max(least);
+        if let Some(more) = self.shared.fetch_memory.take(wanted, least, self.deadline).await {
+            match &mut self.memory {
+                Some(memory) => memory.merge(more),
+                None => self.memory = Some(more),
+            }
+        }
+        self.memory.as_ref().map_or(0, FetchMemory::bytes).min(self.max_bytes.max(least))
+    }
+
     async fn read(&mut self) {
+        let limit = self.reserve().await;
+        if limit <= self.len {
+            return;
+        }
+        self.read_upto(limit).await;
+        if let Some(memory) = &mut self.memory {
+            memory.shrink(self.len);
+        }
+    }
+
+    async fn read_upto(&mut self, limit: usize) {
         let view = self.shared.broker.view();
         for part in &mut self.parts {
             let (Some(topic), Some(end)) = (&part.topic, part.end.filter(|_| part.is_readable())) else { continue };
-            let share = usize::try_from(part.wanted.max_bytes).unwrap_or(0).saturating_sub(part.len);
-            let max_bytes = share.min(self.max_bytes.saturating_sub(self.len));
+            let max_bytes = part.share().min(limit.min(self.max_bytes).saturating_sub(self.len));
             if max_bytes == 0 && self.len > 0 {
                 continue;
             }
@@ -241,9 +275,10 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn answer(self, plan: &Plan, version: i16, read_committed: bool) -> FetchAnswer {
+    fn answer(mut self, plan: &Plan, version: i16, read_committed: bool) -> FetchAnswer {
         let cluster = Cluster::of(&*self.shared.broker);
-        let mut answer = FetchAnswer { session: plan.session, read_committed, ..FetchAnswer::default() };
+        let memory = self.memory.take();
+        let mut answer = FetchAnswer { session: plan.session, read_committed, memory, ..FetchAnswer::default() };
         let mut leaders: Vec<NodeId> = Vec::new();
         let mut sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         for part in self.parts {
@@ -319,6 +354,11 @@ impl Part {
         }
     }
 
+    /// How many more bytes it may have.
+    fn share(&self) -> usize {
+        usize::try_from(self.wanted.max_bytes).unwrap_or(0).saturating_sub(self.len)
+    }
+
     fn is_readable(&self) -> bool {
         self.error.is_none()
             && self.preferred.is_none()
@@ -376,6 +416,10 @@ impl Part {
     fn fetched(self, cluster: &Cluster, version: i16) -> FetchedPartition {
         // Its sequencer has not learned in time where it stands.
         let error = self.error.or_else(|| self.end.is_none().then_some(ResponseError::NotLeaderOrFollower));
+        let error = error.map(|error| match error {
+            ResponseError::KafkaStorageError if version < STORAGE_ERRORS => ResponseError::NotLeaderOrFollower,
+            error => error,
+        });
         let elsewhere = matches!(error, Some(ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch));
         let leader = Some(self.uid).filter(|_| elsewhere && version >= LEADER_ENDPOINTS);
         let leader = leader.map(|uid| cluster.leader(uid));

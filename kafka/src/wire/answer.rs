@@ -6,11 +6,15 @@ use std::io::IoSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 
+use crate::fetch::FetchMemory;
+
 /// Bytes in several pieces, written with as few system calls as the socket takes.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     len: usize,
+    /// What they take, until they are written.
+    memory: Option<FetchMemory>,
 }
 
 impl Pieces {
@@ -19,6 +23,10 @@ impl Pieces {
             self.len += piece.len();
             self.pieces.push_back(piece);
         }
+    }
+
+    pub(crate) fn hold(&mut self, memory: Option<FetchMemory>) {
+        self.memory = memory;
     }
 
     pub(crate) fn append(&mut self, mut other: Self) {

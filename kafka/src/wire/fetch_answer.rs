@@ -6,6 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::answer::{Answer, Pieces};
+use crate::fetch::FetchMemory;
 
 /// The answer to a Fetch.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(crate) struct FetchAnswer {
     pub(crate) topics: Vec<FetchedTopic>,
     /// Where the leaders that are named are: node, host, port, rack (version 16 on).
     pub(crate) endpoints: Vec<(NodeId, StrBytes, u16, Option<StrBytes>)>,
+    /// What its records take.
+    pub(crate) memory: Option<FetchMemory>,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +140,7 @@ pub(crate) fn encode(correlation: i32, version: i16, answer: FetchAnswer) -> Ans
     let mut pieces = Pieces::default();
     pieces.push(length.freeze());
     pieces.append(out.pieces);
+    pieces.hold(answer.memory);
     Answer::Send(pieces)
 }
 

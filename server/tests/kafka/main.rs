@@ -6,6 +6,7 @@ mod connections;
 mod consuming;
 mod every_request;
 mod failing;
+mod many;
 mod racks;
 mod refusals;
 #[path = "../support/mod.rs"]
