@@ -104,6 +104,10 @@ bugs! {
     MissingNotRecorded,
     /// Settled blocks stay as an earlier recoverer left them (INV-SETTLED).
     SettledNotRepaired,
+    /// Recovery tells holders of a new placement before those whom it names have the block (INV-STORES-FIRST).
+    AmendsBeforeStores,
+    /// What a shard answers while an epoch is repaired is not looked at (INV-LATE-ANSWER).
+    LateAnswerIgnored,
     /// A shard that has a block and cannot read it counts as if it had none (INV-UNREADABLE).
     UnreadableIsAbsent,
     /// A block that nobody can read stays where an earlier placement says, off the record (INV-UNREADABLE).

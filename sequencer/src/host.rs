@@ -409,7 +409,7 @@ mod tests {
     use dlog_proto::QuorumConfig;
 
     use super::*;
-    use crate::traps::table;
+    use crate::testing::table;
 
     const P: PartitionUid = PartitionUid(1);
 

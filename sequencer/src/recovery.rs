@@ -12,6 +12,10 @@
 //! INV-REPAIR-TRIM: trim goes on while an epoch is recovered. Whoever listed a block and then has it no more has trimmed it: it is
 //! asked again how far, and what is trimmed anywhere needs no copies.
 //!
+//! INV-LATE-ANSWER: whatever a shard tells before the decision is asked for counts. Where the first answers proved no end, one that comes
+//! while blocks are copied may have acknowledged records behind it; and it may tell of settled blocks that an earlier recoverer has begun to
+//! place anew (INV-SETTLED). Then the epoch is judged anew, at most once for each shard and connection.
+//!
 //! A disk that is lost while its records are copied takes with it what only it had: the epoch is then judged anew, by what is left. Waves
 //! go on counting, so that no two placements have one version (trap C9). The same where none of a block's copies can be read
 //! (INV-UNREADABLE).
@@ -19,7 +23,7 @@
 mod digest;
 mod repair;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dlog_proto::block::Block;
@@ -84,8 +88,6 @@ enum Phase {
     Repairing {
         repair: Repair,
         authoritative: bool,
-        /// Members on whose answers the end rests.
-        answered: MemberSet,
     },
     Deciding,
 }
@@ -102,6 +104,8 @@ pub(crate) struct Recovery {
     phase: Phase,
     /// Highest wave of earlier attempts to repair the oldest undecided epoch.
     waves: u32,
+    /// First ESNs of its blocks that they may have begun to place anew.
+    touched: BTreeSet<Esn>,
     /// Its blocks that members have and cannot read.
     unreadable: BTreeMap<Esn, MemberSet>,
     ends: Vec<EpochEnd>,
@@ -136,6 +140,7 @@ impl Recovery {
             undecided: undecided.into(),
             phase: Phase::Sealing { enough_since: None },
             waves: 0,
+            touched: BTreeSet::new(),
             unreadable: BTreeMap::new(),
             ends: Vec::new(),
             started_at: now,
@@ -230,7 +235,7 @@ impl Recovery {
         let (usable, lost) = (self.usable(entry), self.lost(entry));
         match &mut self.phase {
             Phase::Sealing { .. } => self.step_sealing(now),
-            Phase::Repairing { repair, authoritative, answered } => {
+            Phase::Repairing { repair, .. } => {
                 repair.pump(&Context { now, entry, usable, lost, settings: &self.settings }, &mut self.rng);
                 let unreadable: Vec<_> = repair.unreadable().collect();
                 if !unreadable.is_empty() {
@@ -241,24 +246,33 @@ impl Recovery {
                     self.judge_anew();
                     return true;
                 }
-                if !repair.is_done() {
-                    return false;
+                if repair.is_done() {
+                    self.propose();
+                    return true;
                 }
-                let decision = Decision {
-                    partition: self.partition,
-                    epoch: entry.epoch,
-                    last_esn: repair.end(),
-                    authoritative: *authoritative,
-                    recoverer: self.recoverer,
-                    answered: answered.iter().map(|member| entry.nodeset.shard_ref(member)).collect(),
-                    missing: repair.missing().map(|(member, from)| (entry.nodeset.shard_ref(member), from)).collect(),
-                };
-                self.out.push_back(Output::Propose(Proposal::Decide(decision)));
-                self.phase = Phase::Deciding;
-                true
+                false
             }
             Phase::Deciding => false,
         }
+    }
+
+    /// Everything is stored: asks for the decision.
+    fn propose(&mut self) {
+        let (Phase::Repairing { repair, authoritative }, Some(entry)) = (&self.phase, self.undecided.front()) else {
+            return;
+        };
+        let of = |member| entry.nodeset.shard_ref(member);
+        let decision = Decision {
+            partition: self.partition,
+            epoch: entry.epoch,
+            last_esn: repair.end(),
+            authoritative: *authoritative,
+            recoverer: self.recoverer,
+            answered: self.digest(entry).answered.iter().map(of).collect(),
+            missing: repair.missing().map(|(member, from)| (of(member), from)).collect(),
+        };
+        self.out.push_back(Output::Propose(Proposal::Decide(decision)));
+        self.phase = Phase::Deciding;
     }
 
     fn step_sealing(&mut self, now: Time) -> bool {
@@ -289,7 +303,7 @@ impl Recovery {
         let end = digest.end(if cuts_off { authority } else { Authority::NonAuthoritative });
         let authoritative = is_proven || bug(Bug::DecisionNotFlagged);
         let repair = Repair::new((self.partition, self.recoverer), (entry.epoch, end), &digest, self.waves);
-        self.phase = Phase::Repairing { repair, authoritative, answered: digest.answered };
+        self.phase = Phase::Repairing { repair, authoritative };
         true
     }
 
@@ -303,7 +317,7 @@ impl Recovery {
 
     /// Everything that shards have answered about an epoch.
     fn digest(&self, entry: &EpochEntry) -> Digest {
-        let mut digest = Digest::default();
+        let mut digest = Digest::new(self.touched.clone());
         for member in 0..entry.nodeset.len() {
             let state = &self.shards[&entry.nodeset.shard_ref(member)];
             if bug(Bug::RecoveryIgnoresAnAnswer) && member == 0 && entry.nodeset.len() > 1 {
@@ -375,11 +389,24 @@ impl Recovery {
                 {
                     repair.handle_trimmed(trim.esn());
                 }
+                self.heed_late_answer();
             }
             Err(SealRefusal::Sealed(by)) => self.outcome = Some(Outcome::Preempted { by }),
             Err(SealRefusal::Incarnation(_)) => unreachable!("handled above"),
             // It is asked again after a while.
             Err(SealRefusal::Disabled) => {}
+        }
+    }
+
+    /// Looks again at an epoch that is being repaired if an answer tells what the others did not (INV-LATE-ANSWER).
+    fn heed_late_answer(&mut self) {
+        let (Phase::Repairing { repair, authoritative }, Some(entry)) = (&self.phase, self.undecided.front()) else {
+            return;
+        };
+        let digest = self.digest(entry);
+        let reaches_further = !authoritative && digest.end(Authority::NonAuthoritative) > repair.end();
+        if (reaches_further || !repair.covers(entry.epoch, &digest)) && !bug(Bug::LateAnswerIgnored) {
+            self.judge_anew();
         }
     }
 
@@ -405,6 +432,7 @@ impl Recovery {
     fn judge_anew(&mut self) {
         if let Phase::Repairing { repair, .. } = &self.phase {
             self.waves = repair.highest_wave();
+            self.touched.extend(repair.touched());
             self.phase = Phase::Sealing { enough_since: None };
         }
     }
@@ -433,10 +461,12 @@ impl Recovery {
             (Err(StoreRefusal::NoPayload), Some(state)) => state.stale = true,
             _ => {}
         }
-        if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase)
-            && let Err(by) = repair.handle_stored(now, member, answer)
-        {
-            self.outcome = Some(Outcome::Preempted { by });
+        let (usable, lost) = (self.usable(entry), self.lost(entry));
+        if let (Some(member), Phase::Repairing { repair, .. }) = (entry.nodeset.index_of_ref(from), &mut self.phase) {
+            let cx = Context { now, entry, usable, lost, settings: &self.settings };
+            if let Err(by) = repair.handle_stored(&cx, member, answer) {
+                self.outcome = Some(Outcome::Preempted { by });
+            }
         }
     }
 
@@ -449,6 +479,7 @@ impl Recovery {
         self.undecided.pop_front();
         self.phase = Phase::Sealing { enough_since: None };
         self.waves = 0;
+        self.touched.clear();
         self.unreadable.clear();
     }
 

@@ -62,6 +62,8 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::DamageCounts => (Focus::Damage, 1000, 33),
         Bug::MissingNotRecorded => (Focus::Succession, 100, 6),
         Bug::SettledNotRepaired => (Focus::Succession, 500, 140),
+        Bug::AmendsBeforeStores => (Focus::Succession, 100, 1),
+        Bug::LateAnswerIgnored => (Focus::Available, 200, 4),
         Bug::UnreadableIsAbsent => (Focus::Unreadable, 1000, 412),
         Bug::UnreadableForgotten => (Focus::Unreadable, 1000, 130),
         Bug::OldEndsNotTold => (Focus::Succession, 500, 170),

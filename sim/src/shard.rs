@@ -17,7 +17,7 @@ use dlog_storage_node::{Engine, EngineConfig, Identity, Start};
 use fastrand::Rng;
 
 use crate::context::Context;
-use crate::invariants::{damaged_takes_nothing, nothing_after_a_seal};
+use crate::invariants::{amends_are_true, damaged_takes_nothing, nothing_after_a_seal};
 use crate::ledger::{Claim, Ledger, Placed};
 use crate::message::{Lane, Message};
 use crate::network::Address;
@@ -222,6 +222,10 @@ impl Shard {
         let placed = Placed { version: placement.version, copyset: placement.copyset.clone() };
         let seal = self.core.partition(partition).map_or(Epoch::ZERO, |state| state.meta().seal);
         let checked = checked.and_then(|()| damaged_takes_nothing::check(ledger, self.shard_ref(), partition, seal));
+        let checked = checked.and_then(|()| match entry {
+            Entry::Amend { .. } => amends_are_true::check(ledger, self.shard_ref(), partition, first, &placed),
+            _ => Ok(()),
+        });
         if let Err(why) = checked {
             cx.violation(why);
         }

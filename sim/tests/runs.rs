@@ -95,6 +95,11 @@ fn what_once_failed_stays_mended() {
         // A reader called lost what recovery copied, while it waited, to shards that had said before that they have none.
         (Some(Focus::Available), 1300),
         (Some(Focus::Available), 3058),
+        // A recoverer died after it had told the holder of a settled block of copies that never came.
+        (Some(Focus::Available), 558),
+        // One did not look at what a shard told while blocks were copied: a newer placement than the one it took for whole.
+        (Some(Focus::Available), 1657),
+        (Some(Focus::Available), 1817),
         // An activation that was answered when its epoch had left the table.
         (Some(Focus::Any), 986),
         // A shard that lost its index told more of a sealed epoch than before: marks that a snapshot had brought.

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newest_epoch_decides_and_only_earlier_ones() {
+    fn c9b_only_the_newest_epoch_decides_and_only_earlier_ones() {
         let mut partition = partition(3);
         let stale = DecideError::Stale { partition: UID, recoverer: Epoch(2), newest: Epoch(3) };
         assert_eq!(decide(&mut partition, 1, 1, 2), Err(stale), "trap C9b");

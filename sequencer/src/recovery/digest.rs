@@ -15,9 +15,10 @@
 //!
 //! INV-SETTLED: settled is the word of the epoch's own sequencer about its own placements. A recoverer that did not hear of it may have
 //! placed some of those blocks anew, and died before it was done: no placement of them is whole any more. Whoever took part tells of
-//! them still, as marks do not move under a seal; so those are repaired like others.
+//! them still, as marks do not move under a seal; so those are repaired like others. So are those that this recoverer itself had begun to
+//! place anew before it heard that they are settled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dlog_proto::block::{Copyset, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
@@ -46,9 +47,13 @@ impl HeldBlock {
         self.copies.keys().copied().collect()
     }
 
+    pub(crate) fn newest(&self) -> Option<&Copy> {
+        self.copies.values().max_by_key(|copy| copy.version)
+    }
+
     /// The newest placement, if every member of its copyset has it.
     pub(crate) fn whole_copyset(&self, entry: &EpochEntry) -> Option<MemberSet> {
-        let newest = self.copies.values().max_by_key(|copy| copy.version)?;
+        let newest = self.newest()?;
         let members = entry.nodeset.set_of(newest.copyset.shards().iter().copied());
         let has = |m: usize| self.copies.get(&m).is_some_and(|copy| copy == newest);
         (members.len() == newest.copyset.shards().len() && members.iter().all(has)).then_some(members)
@@ -72,9 +77,16 @@ pub(crate) struct Digest {
     conflict: Option<Esn>,
     /// Blocks of which no copy can be read.
     unreadable: Vec<HeldBlock>,
+    /// First ESNs of blocks that this recoverer may have placed anew since the answers were given.
+    touched: BTreeSet<Esn>,
 }
 
 impl Digest {
+    /// `touched`: first ESNs of blocks that this recoverer may have begun to place anew.
+    pub(crate) fn new(touched: BTreeSet<Esn>) -> Self {
+        Self { touched, ..Self::default() }
+    }
+
     /// Adds a member's answer. The blocks of one whose disk was lost since are gone; the rest of what it told is still true.
     pub(crate) fn add(&mut self, entry: &EpochEntry, member: usize, lost: LostBefore, trim: Lsn, answer: &SealedEpoch) {
         self.answered.insert(member);
@@ -185,7 +197,8 @@ impl Digest {
     }
 
     fn needs_care(&self, block: &HeldBlock, epoch: Epoch, end: Esn) -> bool {
-        let is_placed_anew = block.copies.values().any(|copy| copy.version.writer_epoch > epoch);
+        let is_placed_anew = self.touched.contains(&block.first_esn)
+            || block.copies.values().any(|copy| copy.version.writer_epoch > epoch);
         let is_unsettled = block.first_esn > self.settled || (is_placed_anew && !bug(Bug::SettledNotRepaired));
         is_unsettled && block.last_esn > self.trim && block.last_esn <= end
     }

@@ -3,8 +3,13 @@
 //!
 //! Recovery stores are synced whatever the log says, and carry the recoverer's epoch as the placement's version, so that they
 //! win over anything the old sequencer still has under way (trap C9).
+//!
+//! INV-STORES-FIRST: a holder is told of a new placement only when everybody else whom it names has the block on disk. A block may be
+//! settled, by the word of shards that do not answer, and this recoverer may die at any time: then nobody may come to repair it. So the
+//! placement that it had stays as true as it was until the new one is: nobody who has a copy is told of copies that never came, and the
+//! loss of any copy that was promised is noticed by another holder.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dlog_proto::block::{Block, Copyset, Placement, PlacementVersion};
 use dlog_proto::bugs::{Bug, bug};
@@ -14,7 +19,7 @@ use dlog_proto::wire::{
 use dlog_proto::{Epoch, EpochEntry, Esn, MemberSet, PartitionUid, Quorum, ShardRef, Time};
 use fastrand::Rng;
 
-use super::digest::{Digest, HeldBlock};
+use super::digest::{Copy, Digest, HeldBlock};
 use crate::copyset;
 use crate::output::Output;
 use crate::settings::Settings;
@@ -41,6 +46,9 @@ pub(crate) struct Repair {
     partition: PartitionUid,
     recoverer: Epoch,
     end: Esn,
+    /// All blocks that it was given, by first ESN: those that somebody may be able to read, with their newest placements, and the others.
+    readable: BTreeMap<Esn, Option<PlacementVersion>>,
+    given_up: BTreeSet<Esn>,
     /// That was used so far, by an earlier attempt too.
     highest_wave: u32,
     waiting: VecDeque<BlockRepair>,
@@ -108,12 +116,26 @@ impl Repair {
         let given_up = digest.given_up(epoch, end).filter(|_| !bug(Bug::UnreadableForgotten));
         let given_up = given_up.map(|held| BlockRepair { given_up: true, ..new(held) });
         let waiting = unsettled.chain(given_up).collect();
+        let readable = digest.unsettled(epoch, end).map(|held| (held.first_esn, newest(held))).collect();
+        let given_up = digest.given_up(epoch, end).map(|held| held.first_esn).collect();
         let (active, missing, out) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { partition, recoverer, end, highest_wave: waves, waiting, active, missing, out }
+        Self { partition, recoverer, end, readable, given_up, highest_wave: waves, waiting, active, missing, out }
     }
 
     pub(crate) fn end(&self) -> Esn {
         self.end
+    }
+
+    /// First ESNs of blocks that it may have begun to place anew.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = Esn> {
+        self.readable.keys().chain(&self.given_up).copied()
+    }
+
+    /// Whether it looks after every block of these answers that needs it, and knew of their newest placements: what was whole may be so
+    /// no more.
+    pub(crate) fn covers(&self, epoch: Epoch, digest: &Digest) -> bool {
+        let knows = |held: &HeldBlock| self.readable.get(&held.first_esn).is_some_and(|known| *known >= newest(held));
+        digest.unsettled(epoch, self.end).all(knows)
     }
 
     pub(crate) fn highest_wave(&self) -> u32 {
@@ -184,15 +206,16 @@ impl Repair {
 
     fn ask(&mut self, block: &mut BlockRepair, cx: &Context<'_>) {
         let to_ask = block.plan.copyset.without(block.done).without(block.asked);
-        let lacking = to_ask.without(block.held.holders().without(block.unreadable));
+        let lacking = block.plan.copyset.without(block.held.holders().without(block.unreadable));
         if !lacking.is_empty() && block.payload.is_none() && block.fetching_from.is_none() {
             self.fetch(block, cx);
         }
+        let may_amend = lacking.is_empty() || bug(Bug::AmendsBeforeStores);
         for member in to_ask.iter() {
             let output = match &block.payload {
-                _ if !lacking.contains(member) => Output::Amend(self.amend(block, cx.entry, member)),
-                Some(payload) => self.store(payload.clone(), block, cx.entry, member),
-                None => continue,
+                Some(payload) if lacking.contains(member) => self.store(payload.clone(), block, cx.entry, member),
+                _ if !lacking.contains(member) && may_amend => Output::Amend(self.amend(block, cx.entry, member)),
+                _ => continue,
             };
             block.asked.insert(member);
             self.out.push_back(output);
@@ -213,11 +236,15 @@ impl Repair {
         self.out.push_back(Output::Fetch(FetchBlock { shard, incarnation, partition: self.partition, target }));
     }
 
-    fn placement(&self, block: &BlockRepair, entry: &EpochEntry) -> WirePlacement {
+    fn copyset(&self, block: &BlockRepair, entry: &EpochEntry) -> Copyset {
         let shards = block.plan.copyset.iter().map(|m| entry.nodeset.member(m).shard);
+        Copyset::new(shards).expect("a copyset is a few different members of the nodeset")
+    }
+
+    fn placement(&self, block: &BlockRepair, entry: &EpochEntry) -> WirePlacement {
         WirePlacement::from(&Placement {
             version: self.version(block, entry.epoch),
-            copyset: Copyset::new(shards).expect("a copyset is a few different members of the nodeset"),
+            copyset: self.copyset(block, entry),
             // Nothing is claimed about the epoch before it is decided.
             acked: Esn::ZERO,
             settled: Esn::ZERO,
@@ -268,10 +295,9 @@ impl Repair {
     }
 
     /// The answer to a recovery store or amend. `Err` names the epoch that has taken over.
-    pub(crate) fn handle_stored(&mut self, now: Time, member: usize, answer: &StoreAnswer) -> Result<(), Epoch> {
-        let Some(block) = self.active.get(&answer.first_esn) else { return Ok(()) };
-        let version = self.version(block, answer.epoch);
-        let block = self.active.get_mut(&answer.first_esn).expect("it was just there");
+    pub(crate) fn handle_stored(&mut self, cx: &Context<'_>, member: usize, answer: &StoreAnswer) -> Result<(), Epoch> {
+        let Some(mut block) = self.active.remove(&answer.first_esn) else { return Ok(()) };
+        let version = self.version(&block, answer.epoch);
         match &answer.result {
             Err(StoreRefusal::Sealed(by)) => return Err(*by),
             // Somebody has decided the epoch: only a later recoverer can.
@@ -281,23 +307,28 @@ impl Repair {
             Ok(_) => {
                 block.asked.remove(member);
                 block.done.insert(member);
+                block.unreadable.remove(member);
+                block.held.copies.insert(member, Copy { version, copyset: self.copyset(&block, cx.entry) });
                 if block.plan.copyset.is_subset_of(block.done) {
-                    self.finish(answer.first_esn);
+                    self.finish(&block);
+                    return Ok(());
                 }
+                self.ask(&mut block, cx);
             }
             Err(refusal) => {
                 block.asked.remove(member);
                 if matches!(refusal, StoreRefusal::NoPayload | StoreRefusal::Incarnation(_)) {
                     block.held.copies.remove(&member);
-                    block.retry_at = now;
+                    block.retry_at = cx.now;
                 }
             }
         }
+        self.active.insert(answer.first_esn, block);
         Ok(())
     }
 
-    fn finish(&mut self, first_esn: Esn) {
-        let block = self.active.remove(&first_esn).expect("it is active");
+    fn finish(&mut self, block: &BlockRepair) {
+        let first_esn = block.held.first_esn;
         for member in block.plan.missing.iter().filter(|_| !bug(Bug::MissingNotRecorded)) {
             let from = self.missing.entry(member).or_insert(first_esn);
             *from = first_esn.min(*from);
@@ -322,6 +353,10 @@ impl Repair {
             }
         }
     }
+}
+
+fn newest(held: &HeldBlock) -> Option<PlacementVersion> {
+    held.newest().map(|copy| copy.version)
 }
 
 /// Those who have it and no others, when all of them are there: what one process cannot read, the next may.
@@ -412,11 +447,19 @@ mod tests {
         let cx = Context { now: Time::ZERO, entry: &entry, usable, lost, settings: &settings };
         let mut repair = Repair::new((PartitionUid(1), Epoch(2)), (Epoch(1), Esn(2)), &digest, 0);
         repair.pump(&cx, &mut Rng::with_seed(1));
-        assert_eq!(asked(&mut repair), ["amend n1", "amend n2", "fetch n1"]);
+        assert_eq!(asked(&mut repair), ["fetch n1"]);
         repair.handle_fetched(&cx, Esn(1), 0, None);
-        assert_eq!(asked(&mut repair), ["amend n2", "fetch n2"], "what n1 answers to its amend is void");
+        assert_eq!(asked(&mut repair), ["fetch n2"]);
         repair.handle_fetched(&cx, Esn(1), 1, Some(block));
         assert_eq!(asked(&mut repair), ["store n1", "store n3"]);
-        assert_eq!(repair.highest_wave(), 2);
+        assert_eq!(repair.highest_wave(), 2, "n1 may have been told of the first placement when its copy seemed good");
+        for (member, expected) in [(2, &[][..]), (0, &["amend n2"][..])] {
+            let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
+            let (partition, version) = (PartitionUid(1), PlacementVersion { writer_epoch: Epoch(2), wave: 2 });
+            let (first_esn, snapshot, result) = (Esn(1), false, Ok(Kept::Flushed));
+            let answer = StoreAnswer { shard, incarnation, partition, epoch, first_esn, snapshot, version, result };
+            repair.handle_stored(&cx, member, &answer).unwrap();
+            assert_eq!(asked(&mut repair), expected, "a holder is told when all that it is told of is true");
+        }
     }
 }

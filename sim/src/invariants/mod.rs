@@ -3,6 +3,7 @@
 mod acknowledged_in_time;
 mod acknowledged_is_durable;
 mod acknowledged_is_readable;
+pub(crate) mod amends_are_true;
 mod calm_is_quiet;
 pub(crate) mod damaged_takes_nothing;
 mod no_duplicates;

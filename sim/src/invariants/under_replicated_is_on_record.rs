@@ -1,13 +1,15 @@
 //! A settled block has a placement that every shard of its copyset has on disk, so that single-copy delivery ships it; and either
 //! these are all the copies that its log asks for, or the metadata tier knows who lacks one. A shard of an earlier wave that is away may
 //! hold another placement: it ships the block once more. A settled block that an earlier recoverer began to place anew is whole again when
-//! the epoch is decided, if a shard that took part was heard. What lies beyond an end is not of the log, and needs nothing; where the end has
-//! authority, nothing is settled there.
+//! the epoch is decided, if a shard that took part was heard. If none was, the decision can know nothing of it, and some holders may be under
+//! one placement and some under the other: readers get it by asking everybody. What still holds is what a copy is for: as many as were
+//! promised are named by another holder, who notices when they are lost. What lies beyond an end is not of the log, and needs nothing;
+//! where the end has authority, nothing is settled there.
 
 use std::collections::BTreeSet;
 
 use dlog_metadata::state::State;
-use dlog_proto::{Epoch, EpochEntry, Esn, Lsn, PartitionUid, Quorum, ShardRef};
+use dlog_proto::{EpochEntry, Esn, Lsn, PartitionUid, Quorum, ShardRef};
 
 use crate::ledger::{Copy, Held, Ledger, Placed};
 
@@ -57,24 +59,50 @@ pub(super) fn check_decided(
     let promised = ledger.promised.get(&(partition, entry.epoch)).copied().unwrap_or_default();
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
     let told = promised.recoverer.and_then(|by| ledger.answered.get(&(partition, entry.epoch, by)));
+    let told = |shard: &&ShardRef| told.is_some_and(|told| told.contains(shard));
     let is_placed_anew = |(shard, copy): (&ShardRef, &Copy)| {
         let placed = copy.durable.as_ref().filter(|_| !ledger.lost.contains(shard));
-        let is_told = told.is_some_and(|told| told.contains(shard));
-        is_told && placed.is_some_and(|placed| placed.version.writer_epoch > entry.epoch)
+        told(&shard) && placed.is_some_and(|placed| placed.version.writer_epoch > entry.epoch)
     };
+    // How far the recoverer knew it to be settled: the sequencer may have told shards with a store, before any release did.
+    let of_epoch = ledger.told.iter().filter(|((_, of, epoch), _)| (*of, *epoch) == (partition, entry.epoch));
+    let settled =
+        of_epoch.filter(|((shard, ..), _)| told(&shard)).map(|(_, settled)| *settled).max().unwrap_or_default();
     for (first, held) in ledger.blocks(partition, entry.epoch, Esn::ZERO, end) {
-        if first.esn() <= promised.settled && !held.copies.iter().any(is_placed_anew) {
-            continue;
-        }
         // An end without authority may lie beyond blocks of which no copy survives, or none that was heard of: readers are told of the
         // loss. One with authority covers only what somebody holds.
         let is_lost = !authoritative && ledger.heard(held, answered).next().is_none();
-        if held.last > trim && !is_lost {
-            check_block(ledger, state, entry, partition, (first, held), answered)
-                .map_err(|why| format!("decided: {why}"))?;
+        if held.last <= trim || is_lost {
+            continue;
         }
+        let is_looked_after = first.esn() > settled || held.copies.iter().any(is_placed_anew);
+        let check = if is_looked_after { check_block } else { check_named };
+        check(ledger, state, entry, partition, (first, held), answered).map_err(|why| format!("decided: {why}"))?;
     }
     Ok(())
+}
+
+/// Checks a settled block that the recoverer has no reason to look at: its placement is whole, or as many copies as were promised are named
+/// by others.
+fn check_named(
+    ledger: &Ledger,
+    state: &State,
+    entry: &EpochEntry,
+    partition: PartitionUid,
+    (first, held): (Lsn, &Held),
+    _: Option<&BTreeSet<ShardRef>>,
+) -> Result<(), String> {
+    let Err(why) = check_block(ledger, state, entry, partition, (first, held), None) else { return Ok(()) };
+    let placed = || held.copies.iter().filter_map(|(shard, copy)| Some((*shard, copy.durable.as_ref()?)));
+    let names = |placed: &Placed, shard: ShardRef| placed.copyset.shards().contains(&shard.shard);
+    let is_named = |shard: &ShardRef| placed().any(|(by, placed)| by != *shard && names(placed, *shard));
+    let named: BTreeSet<ShardRef> = placed().map(|(shard, _)| shard).filter(is_named).collect();
+    let members = named.iter().filter_map(|shard| entry.nodeset.index_of_ref(*shard)).collect();
+    let enough = named.len() + missing(state, partition, (entry, first)).len() >= entry.replication.factor();
+    if enough && Quorum::new(&entry.nodeset, &entry.replication).is_write_quorum(members) {
+        return Ok(());
+    }
+    Err(format!("{why}; and only {named:?} are named by others"))
 }
 
 fn check_block(
@@ -103,17 +131,18 @@ fn check_block(
     if Quorum::new(&entry.nodeset, &entry.replication).is_fully_replicated(members) {
         return Ok(());
     }
-    // What is trimmed leaves the record.
-    let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
-    let on_record = on_record(state, partition, entry.epoch, first.max(trim.next()).esn());
+    let on_record = missing(state, partition, (entry, first));
     if members.len() + on_record.len() >= entry.replication.factor() {
         return Ok(());
     }
     Err(format!("{name} has the copies {:?} only, and on record are {on_record:?}", newest.copyset))
 }
 
-/// Shards that are on record as lacking this record.
-fn on_record(state: &State, partition: PartitionUid, epoch: Epoch, esn: Esn) -> BTreeSet<ShardRef> {
+/// Shards that are on record as lacking this block.
+fn missing(state: &State, partition: PartitionUid, (entry, first): (&EpochEntry, Lsn)) -> BTreeSet<ShardRef> {
+    // What is trimmed leaves the record.
+    let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
+    let (epoch, esn) = (entry.epoch, first.max(trim.next()).esn());
     let Some(ranges) = state.under_replicated(partition) else { return BTreeSet::new() };
     let of_epoch = ranges.iter().filter(|(at, _)| at.epoch == epoch);
     let covers = of_epoch.filter(|(_, ranges)| ranges.iter().any(|r| r.from <= esn && r.to.is_none_or(|to| to >= esn)));

@@ -118,7 +118,7 @@ fn blocks_of_different_shards_come_out_in_order_and_once() {
 }
 
 #[test]
-fn what_is_not_released_in_its_own_epoch_waits_for_the_table() {
+fn c8_what_is_not_released_in_its_own_epoch_waits_for_the_table() {
     // Trap C8: released is in epoch 2, but whether e1n1 is part of the log only the table can say.
     let mut rig = Rig::new(table(1, &[(1, None), (2, None)]));
     assert_eq!(rig.block(3, lsn(2, 0), block(1, 1, 1)), ["table?"]);
