@@ -61,7 +61,7 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::LostDiskIsEmpty => (Focus::DiskLoss, 100, 4),
         Bug::DamageCounts => (Focus::Damage, 1000, 33),
         Bug::MissingNotRecorded => (Focus::Succession, 100, 6),
-        Bug::SettledNotRepaired => (Focus::Succession, 500, 140),
+        Bug::SettledNotRepaired => (Focus::Available, 500, 17),
         Bug::AmendsBeforeStores => (Focus::Succession, 100, 1),
         Bug::LateAnswerIgnored => (Focus::Available, 200, 4),
         Bug::UnreadableIsAbsent => (Focus::Unreadable, 1000, 412),

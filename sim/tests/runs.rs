@@ -100,6 +100,11 @@ fn what_once_failed_stays_mended() {
         // One did not look at what a shard told while blocks were copied: a newer placement than the one it took for whole.
         (Some(Focus::Available), 1657),
         (Some(Focus::Available), 1817),
+        // A shard that was sealed again listed a copy of the recoverer's own that was not on its disk yet.
+        (Some(Focus::Succession), 9),
+        (Some(Focus::Unreadable), 1564),
+        // Fault of a trouble: reads went on failing when all trouble was to be over, for longer than readers try.
+        (Some(Focus::Unreadable), 1712),
         // An activation that was answered when its epoch had left the table.
         (Some(Focus::Any), 986),
         // A shard that lost its index told more of a sealed epoch than before: marks that a snapshot had brought.

@@ -247,6 +247,8 @@ impl World {
         let servers: Vec<u16> = self.servers.keys().copied().collect();
         for server in servers {
             self.set_refuses(server, None);
+            // What cannot be read for longer than readers try is told as lost.
+            self.servers[&server].media.iter().for_each(|medium| medium.disk.forget_faults());
             self.schedule(Duration::ZERO, Event::Start(server));
         }
         self.schedule(VIEWS, Event::Views);

@@ -4,7 +4,8 @@
 //! admission, and is answered when the queue is durable up to it.
 //!
 //! INV-SEAL: once a seal is answered, no store or amend of an epoch below it becomes durable, and every block admitted before it
-//! is durable and was listed. One queue for stores and seals is what makes it so (trap C1).
+//! is durable and was listed, and nothing else: a copy of the same recoverer that came after the seal may not be on the disk yet. One
+//! queue for stores and seals is what makes it so (trap C1).
 //! INV-END: beyond a known end nothing is taken, by no kind of store, for ever (trap C8). A known end implies a seal.
 //! INV-SHARD-RELEASE: `released` moves only after every end below it is known here, durably, and what lies beyond is purged.
 //! INV-SEAL-ANEW: where the log was damaged, seals may be lost. From then on nothing is taken and no seal is answered until it is known
@@ -432,7 +433,7 @@ impl ShardCore {
         self.answer_due();
     }
 
-    /// INV-SEAL: the seal is queued behind every block admitted before it.
+    /// INV-SEAL: the seal is queued behind every block admitted before it, and tells of what is there now.
     fn admit_seal(&mut self, from: Asker, seal: &SealPartition) {
         let state = self.state(seal.partition);
         if let Err(by) = state.seal(seal.epoch) {
@@ -440,9 +441,11 @@ impl ShardCore {
         }
         // Written again even if nothing changed: it brings what was only cached before it to the disk.
         let entry = Entry::Partition(state.meta().clone());
+        let told = state.sealed_state(&seal.undecided);
         let seq = if bug(Bug::SealNotPersisted) { self.submitted } else { self.submit(entry, true) };
         let due = if bug(Bug::SealAnsweredEarly) { Due::Written } else { Due::Durable };
-        self.defer(seq, due, Reply::Sealed { to: from, seal: seal.clone() });
+        let (partition, epoch) = (seal.partition, seal.epoch);
+        self.defer(seq, due, Reply::Sealed { to: from, partition, epoch, told });
     }
 
     /// INV-SHARD-RELEASE.
@@ -502,13 +505,12 @@ impl ShardCore {
                 }
                 self.out.push_back(Output::Stored { to, answer });
             }
-            Reply::Sealed { to, seal } => {
-                let state = self.state(seal.partition);
-                let result = match state.meta().seal {
-                    by if by > seal.epoch => Err(SealRefusal::Sealed(by)),
-                    _ => Ok(state.sealed_state(&seal.undecided)),
+            Reply::Sealed { to, partition, epoch, told } => {
+                let result = match self.state(partition).meta().seal {
+                    by if by > epoch => Err(SealRefusal::Sealed(by)),
+                    _ => Ok(told),
                 };
-                let answer = SealedPartition { partition: seal.partition, epoch: seal.epoch, result };
+                let answer = SealedPartition { partition, epoch, result };
                 self.out.push_back(Output::Sealed { to, answer });
             }
             Reply::Release(release) => self.release(&release),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dlog_proto::wire::{FlushedUpto, PartitionRelease, SealPartition, StoreAnswer};
+use dlog_proto::wire::{FlushedUpto, PartitionRelease, SealedState, StoreAnswer};
 use dlog_proto::{Epoch, Esn, PartitionUid};
 
 use super::Asker;
@@ -12,7 +12,7 @@ use crate::entry::EntrySeq;
 #[derive(Debug)]
 pub(super) enum Reply {
     Stored { to: Asker, answer: StoreAnswer },
-    Sealed { to: Asker, seal: SealPartition },
+    Sealed { to: Asker, partition: PartitionUid, epoch: Epoch, told: SealedState },
     Release(PartitionRelease),
 }
 

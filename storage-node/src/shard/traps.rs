@@ -132,6 +132,19 @@ fn c1_a_seal_is_answered_when_all_that_was_admitted_before_it_is_durable() {
     assert_eq!(rig.sync(), ["e1n1 Flushed", "sealed: 1 blocks, trim e0n0"], "and it is listed");
 }
 
+/// The recoverer asks again, and meanwhile stores: it must not count on its own copy before that is on the disk.
+#[test]
+fn c1_a_seal_tells_only_of_what_was_admitted_before_it() {
+    let mut rig = Rig::new();
+    rig.seal(2, &[1], 7);
+    let sealed = rig.written;
+    rig.store(StoreMode::Recovery { recoverer: Epoch(2) }, (1, 1, 1), true);
+    rig.core.handle_progress(rig.written, sealed);
+    assert_eq!(rig.said(), ["sealed: 0 blocks, trim e0n0"]);
+    rig.seal(2, &[1], 7);
+    assert_eq!(rig.sync(), ["e1n1 Flushed", "sealed: 1 blocks, trim e0n0"]);
+}
+
 #[test]
 fn c4_a_replaced_disk_answers_for_nobody_else() {
     let mut rig = Rig::new();

@@ -82,6 +82,11 @@ impl SimulatedDisk {
         self.state().faults.planned.iter().map(|fault| fault.times).sum()
     }
 
+    /// What did not come to pass yet never will.
+    pub fn forget_faults(&self) {
+        self.state().faults.planned.clear();
+    }
+
     /// Lets `operations` more changing operations succeed and then cuts the power.
     pub fn cut_power_at(&self, operations: u64) {
         let faults = &mut self.state().faults;
