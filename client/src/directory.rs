@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::control::Control;
 use crate::error::ClientError;
 use crate::pool::Pool;
+use crate::sequencers::{Found, Sequencers};
 
 /// How long a server may be silent before the next is asked as well.
 const NEXT_SERVER: Duration = Duration::from_millis(30);
@@ -52,6 +53,7 @@ pub(crate) struct Directory {
     requests: RequestIds,
     timeout: Duration,
     looking: Semaphore,
+    sequencers: Sequencers,
 }
 
 /// Ids for this process's commands.
@@ -64,8 +66,8 @@ struct RequestIds {
 impl Directory {
     pub(crate) fn new(pool: Arc<Pool>, servers: Vec<HostPort>, timeout: Duration) -> Self {
         let requests = RequestIds { process: ProcessId::random(), next: 1.into() };
-        let looking = Semaphore::new(LOOKING_MAX);
-        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout, looking }
+        let (looking, sequencers) = (Semaphore::new(LOOKING_MAX), Sequencers::default());
+        Self { pool, servers: Mutex::new(servers), controls: Mutex::default(), requests, timeout, looking, sequencers }
     }
 
     fn servers(&self) -> Vec<HostPort> {
@@ -282,16 +284,48 @@ impl Directory {
     }
 
     /// The newest epoch of a partition that the answering server knows of, and the live node that sequences it.
-    pub(crate) async fn sequencer_at(
+    pub(crate) async fn sequencer_at(self: &Arc<Self>, partition: PartitionUid, freshness: Freshness) -> Found {
+        let (answered, begins) = self.sequencers.ask(partition, freshness);
+        if begins {
+            let freshness = if freshness == Freshness::Local { freshness } else { Freshness::Linearizable };
+            tokio::spawn(self.clone().find_sequencers(freshness));
+        }
+        answered.await.map_err(|_| ClientError::Closed)?
+    }
+
+    /// Answers all who ask, until nobody does.
+    async fn find_sequencers(self: Arc<Self>, freshness: Freshness) {
+        // Others who were woken at the same moment ask too.
+        tokio::task::yield_now().await;
+        while let Some(round) = self.sequencers.next_round(freshness) {
+            let found = self.newest_epochs(round.partitions(), freshness).await;
+            round.answer(|partition| match &found {
+                Ok(found) => found.get(&partition).cloned().ok_or(ClientError::PartitionGone(partition)),
+                Err(error) => Err(error.clone()),
+            });
+        }
+    }
+
+    /// For each of the partitions that is not gone.
+    async fn newest_epochs(
         self: &Arc<Self>,
-        partition: PartitionUid,
+        partitions: Vec<PartitionUid>,
         freshness: Freshness,
-    ) -> Result<Option<(Epoch, NodeAddress)>, ClientError> {
-        let table = self.table(partition, freshness).await?;
-        let Some(newest) = table.newest() else { return Ok(None) };
+    ) -> Result<HashMap<PartitionUid, Option<(Epoch, NodeAddress)>>, ClientError> {
+        // The newest epoch of a partition is never decided.
+        let (_, QueryAnswer::Tables(tables)) = self.query(&Query::UndecidedTables { partitions }, freshness).await?
+        else {
+            return Err(unexpected());
+        };
         let cluster = self.cluster().await?;
-        let node = node_address(&cluster, newest.sequencer).filter(|node| node.process == newest.process);
-        Ok(node.map(|node| (newest.epoch, node)))
+        let living = cluster.alive.iter().filter_map(|(node, ..)| Some((*node, node_address(&cluster, *node)?)));
+        let living: HashMap<_, _> = living.collect();
+        let found = |table: &EpochTable| {
+            let newest = table.newest()?;
+            let node = living.get(&newest.sequencer).filter(|node| node.process == newest.process)?;
+            Some((newest.epoch, node.clone()))
+        };
+        Ok(tables.0.iter().map(|table| (table.partition, found(table))).collect())
     }
 
     /// Looks for a sequencer of a partition who is news: asks the metadata tier, for a server may be cut off, and listens to servers for a

@@ -26,6 +26,7 @@ mod directory;
 mod error;
 pub mod pool;
 pub mod read;
+mod sequencers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
