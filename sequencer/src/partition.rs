@@ -128,6 +128,7 @@ impl PartitionSequencer {
         let mut sequencer = Self {
             partition: table.partition,
             epoch: current.epoch,
+            snapshots: Snapshots::new(now, is_first, &settings),
             settings,
             table,
             appender,
@@ -145,7 +146,6 @@ impl PartitionSequencer {
             connected: BTreeSet::new(),
             decided: earlier_ends,
             last_release: None,
-            snapshots: Snapshots::new(now, is_first),
             now_ms: 0,
             rng,
             out: VecDeque::new(),
@@ -410,7 +410,9 @@ impl PartitionSequencer {
                     end.map_or(true, |at| lsn.esn() <= self.decided[at].last_esn)
                 });
                 self.producers = if bug(Bug::DedupWindowNotRebuilt) { ProducerTable::default() } else { table };
-                self.snapshots.handle_loaded(self.producers.is_empty());
+                let delay = self.settings.snapshot_delay;
+                let share = if delay.is_zero() { 0.0 } else { self.rng.f64() };
+                self.snapshots.handle_loaded(self.producers.is_empty(), now + delay.mul_f64(1.0 + share));
                 self.past = Past::Ready;
                 self.out.push_back(Output::Event(Event::Recovered { epoch: self.epoch }));
             }
@@ -520,7 +522,7 @@ impl PartitionSequencer {
             Past::ReadingProducers(load) => load.next_timeout(),
             Past::Ready => None,
         };
-        let snapshot = self.snapshots.next_timeout(&self.settings);
+        let snapshot = self.snapshots.next_timeout();
         let waiting = self.waiting.front().map(|w| w.until);
         [self.appender.next_timeout(), past, snapshot, waiting].into_iter().flatten().min()
     }

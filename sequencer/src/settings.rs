@@ -48,6 +48,9 @@ pub struct Settings {
     /// A producer snapshot is stored after this many bytes or this long.
     pub snapshot_bytes: u64,
     pub snapshot_time: Duration,
+    /// How long after it has learned of producers an epoch's first snapshot waits, once to twice this: whoever takes over thousands of
+    /// partitions serves appends first.
+    pub snapshot_delay: Duration,
     /// Producers that stored nothing for this long are forgotten.
     pub producer_expiry: Duration,
 }
@@ -79,6 +82,7 @@ impl Default for Settings {
             recovery_retry: Duration::from_millis(500),
             snapshot_bytes: 64 << 20,
             snapshot_time: Duration::from_secs(60),
+            snapshot_delay: Duration::ZERO,
             producer_expiry: Duration::from_secs(24 * 3600),
         }
     }

@@ -37,8 +37,8 @@ enum Cover {
 pub(crate) struct Snapshots {
     /// Of batches since the last one.
     bytes: u64,
-    /// `None`: one is due at once.
-    taken_at: Option<Time>,
+    /// When the next one is due, if there is something to save.
+    due_at: Time,
     /// First LSN of a batch that no stored snapshot has.
     unsaved: Option<Lsn>,
     last_noted: Lsn,
@@ -50,17 +50,19 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     /// `is_first`: nothing is before this epoch.
-    pub(crate) fn new(now: Time, is_first: bool) -> Self {
+    pub(crate) fn new(now: Time, is_first: bool, settings: &Settings) -> Self {
         let (bytes, unsaved, last_noted) = (0, None, Lsn::ZERO);
         let cover = if is_first { Cover::OnRecord } else { Cover::None };
-        Self { bytes, taken_at: Some(now), unsaved, last_noted, under_way: None, is_loaded: false, cover }
+        let due_at = now + settings.snapshot_time;
+        Self { bytes, due_at, unsaved, last_noted, under_way: None, is_loaded: false, cover }
     }
 
-    /// What earlier epochs tell of producers is known. If it is anything, it is stored in this epoch at once.
-    pub(crate) fn handle_loaded(&mut self, is_empty: bool) {
+    /// What earlier epochs tell of producers is known. If it is anything, it is stored in this epoch from `due_at` on: until then nothing
+    /// is trimmed.
+    pub(crate) fn handle_loaded(&mut self, is_empty: bool, due_at: Time) {
         self.is_loaded = true;
         if !is_empty {
-            (self.taken_at, self.unsaved) = (None, Some(Lsn::ZERO));
+            (self.due_at, self.unsaved) = (due_at, Some(Lsn::ZERO));
         } else if self.cover == Cover::None {
             self.cover = Cover::Due;
         }
@@ -94,23 +96,21 @@ impl Snapshots {
     }
 
     pub(crate) fn is_due(&self, now: Time, settings: &Settings) -> bool {
-        let is_old = self.taken_at.is_none_or(|at| now.since(at) >= settings.snapshot_time);
-        (is_old || self.bytes >= settings.snapshot_bytes) && self.is_loaded && self.unsaved.is_some()
+        (self.due_at <= now || self.bytes >= settings.snapshot_bytes) && self.is_loaded && self.unsaved.is_some()
     }
 
-    pub(crate) fn next_timeout(&self, settings: &Settings) -> Option<Time> {
-        let due = self.taken_at.map_or(Time::ZERO, |at| at + settings.snapshot_time);
-        (self.is_loaded && self.unsaved.is_some()).then_some(due)
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        (self.is_loaded && self.unsaved.is_some()).then_some(self.due_at)
     }
 
     /// Nobody takes it now.
-    pub(crate) fn handle_not_taken(&mut self, now: Time) {
-        self.taken_at = Some(now);
+    pub(crate) fn handle_not_taken(&mut self, now: Time, settings: &Settings) {
+        self.due_at = now + settings.snapshot_time;
     }
 
     /// A snapshot of everything below `position` is on its way.
-    pub(crate) fn handle_taken(&mut self, now: Time, position: Lsn) {
-        (self.bytes, self.taken_at) = (0, Some(now));
+    pub(crate) fn handle_taken(&mut self, now: Time, position: Lsn, settings: &Settings) {
+        (self.bytes, self.due_at) = (0, now + settings.snapshot_time);
         let next_unsaved = (self.last_noted >= position).then_some(position);
         self.under_way = Some(UnderWay { position, stored: MemberSet::EMPTY, next_unsaved });
     }
@@ -137,5 +137,33 @@ impl Snapshots {
             Some(_) if bug(Bug::TrimForgetsProducers) => released,
             Some(first) => released.min(Lsn(first.0.saturating_sub(1))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dlog_proto::{Epoch, Esn};
+
+    use super::*;
+
+    #[test]
+    fn the_first_one_waits_for_its_time_and_nothing_is_trimmed_before() {
+        let (settings, now) = (Settings::default(), Time::ZERO);
+        let due_at = now + Duration::from_secs(2);
+        let mut snapshots = Snapshots::new(now, false, &settings);
+        snapshots.handle_loaded(false, due_at);
+        let (just_before, released) = (now + Duration::from_millis(1999), Lsn::new(Epoch(2), Esn(7)));
+        assert!(!snapshots.is_due(just_before, &settings) && snapshots.is_due(due_at, &settings));
+        assert_eq!((snapshots.next_timeout(), snapshots.trim_limit(released)), (Some(due_at), Lsn::ZERO));
+        snapshots.handle_taken(due_at, released.next(), &settings);
+        assert!(!snapshots.is_due(due_at, &settings), "it is on its way");
+        assert_eq!(snapshots.next_timeout(), Some(due_at + settings.snapshot_time));
+
+        // Nothing to save: only that it covers what is before is said, at once.
+        let mut snapshots = Snapshots::new(now, false, &settings);
+        snapshots.handle_loaded(true, due_at);
+        assert!(snapshots.poll_cover() && snapshots.next_timeout().is_none());
     }
 }

@@ -75,7 +75,7 @@ impl PartitionSequencer {
         let members = self.appender.draw_copyset(now, &mut self.rng);
         let Some(copyset) = Copyset::new(members.iter().map(|m| self.appender.shard_ref(*m).shard)) else {
             // Nobody takes it now: tried again when the next one is due.
-            self.snapshots.handle_not_taken(now);
+            self.snapshots.handle_not_taken(now, &self.settings);
             return;
         };
         let snapshot =
@@ -84,7 +84,7 @@ impl PartitionSequencer {
         let placement = Placement { version, copyset, acked, settled: self.appender.settled() };
         // Synced, whatever the log says: what it covers may be trimmed.
         members.into_iter().for_each(|member| self.store(member, &placement, snapshot.clone(), true));
-        self.snapshots.handle_taken(now, Lsn::new(self.epoch, acked.next()));
+        self.snapshots.handle_taken(now, Lsn::new(self.epoch, acked.next()), &self.settings);
     }
 
     pub(super) fn handle_snapshot_stored(&mut self, answer: &StoreAnswer) {

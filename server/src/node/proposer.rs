@@ -1,11 +1,12 @@
 //! What sequencers ask of the metadata tier, in batches: everything that waits goes together in one command.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dlog_metadata::state::{
-    Activate, Cover, CoverItem, Decide, DecideError, DecideOutcome, Decided, Decision, RecordUnderReplicated,
-    UnderReplicatedChange, UnderReplicatedItem,
+    Activate, Cover, CoverItem, Decide, DecideOutcome, Decision, RecordUnderReplicated, UnderReplicatedChange,
+    UnderReplicatedItem,
 };
 use dlog_metadata::{Metadata, MetadataError, Operation};
 use dlog_proto::wire::EpochEnd;
@@ -145,34 +146,32 @@ impl Carrier {
     async fn decide(self, decisions: Vec<(u16, dlog_sequencer::Decision)>) {
         let command = Decide { decisions: decisions.iter().map(|(_, decision)| to_command(decision)).collect() };
         let Some((_, Ok(results))) = self.ask(command).await else { return };
+        let mut decided = BTreeMap::<u16, Vec<_>>::new();
         for ((core, decision), result) in decisions.into_iter().zip(results) {
-            self.tell_decided(core, &decision, result);
-        }
-    }
-
-    fn tell_decided(&self, core: u16, decision: &dlog_sequencer::Decision, result: Result<Decided, DecideError>) {
-        let dlog_sequencer::Decision { partition, epoch, .. } = *decision;
-        self.tell(
-            core,
+            let dlog_sequencer::Decision { partition, epoch, .. } = decision;
             match DecideOutcome::of(result) {
                 Ok(DecideOutcome::Ended(End { last_esn, authoritative })) => {
-                    Input::Decided(vec![(partition, EpochEnd { epoch, last_esn, authoritative })])
+                    let end = EpochEnd { epoch, last_esn, authoritative };
+                    decided.entry(core).or_default().push((partition, end));
                 }
-                Ok(DecideOutcome::Superseded(by)) => Input::DecisionRefused { partition, by },
-                Err(error) => return tracing::error!(%error, "a decision was refused"),
-            },
-        );
+                Ok(DecideOutcome::Superseded(by)) => self.tell(core, Input::DecisionRefused { partition, by }),
+                Err(error) => tracing::error!(%error, "a decision was refused"),
+            }
+        }
+        decided.into_iter().for_each(|(core, ends)| self.tell(core, Input::Decided(ends)));
     }
 
     async fn cover(self, covers: Vec<(u16, CoverItem)>) {
         let command = Cover { items: covers.iter().map(|(_, item)| *item).collect() };
         let Some((_, Ok(results))) = self.ask(command).await else { return };
+        let mut covered = BTreeMap::<u16, Vec<_>>::new();
         for ((core, CoverItem { partition, epoch }), result) in covers.into_iter().zip(results) {
             match result {
-                Ok(_) => self.tell(core, Input::Covered(vec![(partition, epoch)])),
+                Ok(_) => covered.entry(core).or_default().push((partition, epoch)),
                 Err(error) => tracing::info!(%error, "a producer snapshot is not on record"),
             }
         }
+        covered.into_iter().for_each(|(core, items)| self.tell(core, Input::Covered(items)));
     }
 
     /// One batch after the other: what is closed was opened before.

@@ -1,6 +1,7 @@
 //! From a node's configuration to that of its parts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dlog_metadata::{MetadataConfig, Snapshots, Timings};
 use dlog_proto::record::BatchLimits;
@@ -11,6 +12,9 @@ use dlog_sequencer::{LEASE, Settings};
 use super::NodeError;
 use crate::config::{ByteSize, Config};
 use crate::data_dir::DataDir;
+
+/// Appends of thousands of partitions that are taken over at once go on well before.
+const SNAPSHOT_DELAY: Duration = Duration::from_secs(2);
 
 /// Those who vote: the first nodes, an odd number of them where there are enough.
 pub(super) fn voters(config: &Config) -> Result<BTreeMap<NodeId, String>, NodeError> {
@@ -57,6 +61,7 @@ pub(super) fn sequencer_settings(config: &Config) -> Settings {
         window_records_max: config.limits.append_window_records,
         esn_max: Esn(config.limits.epoch_records_max),
         lease: Some(LEASE),
+        snapshot_delay: SNAPSHOT_DELAY,
         ..defaults
     }
 }

@@ -349,7 +349,7 @@ impl Core {
             self.with_shard(fetch.shard, |shard| shard.fetch(fetch, tx.clone()));
         } else {
             let read = ReadProducers::from_frame(&frame).map_err(|error| error.to_string())?;
-            self.with_shard(read.shard, |shard| shard.read_producers(read, tx.clone()));
+            self.with_shard(read.shard, |shard| shard.handle_read_producers(read, tx.clone()));
         }
         Ok(())
     }

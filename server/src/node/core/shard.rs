@@ -30,6 +30,9 @@ const SEALED_AT_ONCE: usize = 256;
 const SEALED_BLOCKS_AT_ONCE: usize = 8192;
 /// Partitions that are loaded by one task.
 const LOADS_AT_ONCE: usize = 256;
+/// Partitions whose producers are read back by one task: a node that dies leaves thousands of them. Few enough that one that takes long
+/// does not hold up many.
+const PRODUCERS_AT_ONCE: usize = 32;
 
 /// An open shard, on its way to its core.
 #[derive(Debug)]
@@ -102,6 +105,8 @@ pub(super) struct LocalShard {
     sealing_anew: Vec<oneshot::Sender<()>>,
     /// Entries that were admitted when there was room for them and then was not: they go first when there is again.
     stalled: VecDeque<(Entry, bool)>,
+    /// What sequencers asked of producers in this round.
+    asked_producers: Vec<(ReadProducers, LaneSender)>,
     streams: ReadStreams<LaneNumber>,
     inbox: CoreHandle,
     counters: Arc<CoreCounters>,
@@ -122,6 +127,7 @@ impl LocalShard {
             progress,
             sealing_anew: Vec::new(),
             stalled: VecDeque::new(),
+            asked_producers: Vec::new(),
             inbox,
             counters,
             released,
@@ -269,14 +275,26 @@ impl LocalShard {
         });
     }
 
-    /// Goes through what producers wrote, away from this thread.
-    pub(super) fn read_producers(&self, read: ReadProducers, tx: LaneSender) {
-        let (reader, mine, lost) = (self.reader.clone(), self.core.incarnation(), self.streams.lost());
-        spawn_blocking(move || {
-            let (answer, table) = lookups::read_producers(&reader, mine, lost, &read);
-            let payload = table.map(|table| table.encode()).unwrap_or_default();
-            let _ = tx.send(answer.to_frame(0, payload.into()));
-        });
+    /// Goes through what producers wrote, at the end of the round.
+    pub(super) fn handle_read_producers(&mut self, read: ReadProducers, tx: LaneSender) {
+        self.asked_producers.push((read, tx));
+    }
+
+    /// Away from this thread.
+    fn read_producers(&mut self) {
+        let mut asked = std::mem::take(&mut self.asked_producers).into_iter();
+        while asked.len() > 0 {
+            let part: Vec<_> = asked.by_ref().take(PRODUCERS_AT_ONCE).collect();
+            let (reader, mine, lost) = (self.reader.clone(), self.core.incarnation(), self.streams.lost());
+            spawn_blocking(move || {
+                for (read, tx) in part {
+                    let (answer, table) = lookups::read_producers(&reader, mine, lost, &read);
+                    let payload = table.map(|table| table.encode()).unwrap_or_default();
+                    // Whoever asked is gone, and asks again when it is back.
+                    let _ = tx.send(answer.to_frame(0, payload.into()));
+                }
+            });
+        }
     }
 
     /// Carries out what the core and its streams want. `answer` finds a lane's sender.
@@ -302,6 +320,7 @@ impl LocalShard {
         }
         self.submit_group(&mut group);
         self.load(&loads);
+        self.read_producers();
         self.send(answers, &answer);
         if !self.sealing_anew.is_empty() && self.core.is_sealed_anew() {
             for done in self.sealing_anew.drain(..) {
