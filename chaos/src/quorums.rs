@@ -2,14 +2,17 @@
 //! docs/OPERATIONS.md is played: as many nodes are killed at once as appends can bear, then one more, when they must stand still; then nodes
 //! come back one after the other until appends go on again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dlog_client::{AppendOptions, Appender, Client};
 use dlog_metadata::state::LogAttributes;
 use dlog_proto::{LogId, PartitionId};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Plan};
 use crate::place::{Place, PlaceArgs};
 use crate::table::table;
 
@@ -26,6 +29,8 @@ const LOOKED_AT: Duration = Duration::from_millis(1500);
 const PACE: Duration = Duration::from_millis(10);
 /// So long an append is not acknowledged where they stand still.
 const STANDS_STILL: Duration = Duration::from_secs(3);
+/// Clusters at the same time: they mostly wait.
+const AT_ONCE: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -70,7 +75,28 @@ enum Down {
     SequencerFirst,
 }
 
+const DOWN: [Down; 2] = [Down::Others, Down::SequencerFirst];
+
 impl Row {
+    fn name(self, down: Down) -> String {
+        format!("{} nodes, R = {}, W = {}, {down:?}", self.nodes, self.replication, self.write_quorum)
+    }
+
+    /// The name of its directory.
+    fn part(self, down: Down) -> String {
+        format!("{}-{}-{}-{down:?}", self.nodes, self.replication, self.write_quorum)
+    }
+
+    fn cells(self, played: &[Played; 2]) -> [String; 9] {
+        let [others, sequencer] = played.each_ref().map(|played| {
+            let pause = format!("{:.2} s", played.pause.as_secs_f64());
+            [played.bearable.to_string(), pause, played.resumed_with.to_string()]
+        });
+        let row = [self.nodes, self.replication, self.write_quorum].map(|number| number.to_string());
+        let mut cells = row.into_iter().chain(others).chain(sequencer);
+        std::array::from_fn(|_| cells.next().expect("three times three"))
+    }
+
     /// Those who vote in the metadata tier and may be down.
     const fn voters_down(self) -> usize {
         if self.nodes >= 5 { 2 } else { (self.nodes - 1) / 2 }
@@ -102,25 +128,17 @@ struct Played {
 pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     let mut place = Place::make(&args.place)?;
     println!("data and logs in {}", place.path().display());
-    let mut rows = Vec::new();
-    let mut wrong = Vec::new();
-    for row in ROWS.into_iter().filter(|row| args.nodes.is_none_or(|nodes| nodes == row.nodes)) {
-        let mut cells =
-            [row.nodes, row.replication, row.write_quorum].iter().map(ToString::to_string).collect::<Vec<_>>();
-        for down in [Down::Others, Down::SequencerFirst] {
-            let played = play(row, down, &place).await.inspect_err(|_| place.keep())?;
-            cells.push(played.bearable.to_string());
-            cells.push(format!("{:.2} s", played.pause.as_secs_f64()));
-            cells.push(played.resumed_with.to_string());
-            let name = format!("{} nodes, R = {}, W = {}, {down:?}", row.nodes, row.replication, row.write_quorum);
-            println!("{name}: {}", played.wrong.as_deref().unwrap_or("as it should be"));
-            wrong.extend(played.wrong.map(|what| format!("{name}: {what}")));
-        }
-        rows.push(<[String; 9]>::try_from(cells).map_err(|_| "a row has nine cells")?);
-    }
+    let rows: Vec<Row> = ROWS.into_iter().filter(|row| args.nodes.is_none_or(|nodes| nodes == row.nodes)).collect();
+    let outcome = play_all(&rows, &place).await.inspect_err(|_| place.keep())?;
     let headings =
         [">NODES", ">R", ">W", ">OTHERS DOWN", ">PAUSE", ">AGAIN WITH", ">SEQUENCER'S TOO", ">PAUSE ", ">AGAIN WITH "];
-    println!("\n{}", table(headings, rows));
+    let cells = rows.iter().zip(&outcome).map(|(row, played)| row.cells(played));
+    println!("\n{}", table(headings, cells));
+    let wrong = |(row, played): (&Row, &[Played; 2])| {
+        let both = DOWN.into_iter().zip(played).map(|(down, played)| Some((row.name(down), played.wrong.clone()?)));
+        both.flatten().map(|(name, what)| format!("{name}: {what}")).collect::<Vec<_>>()
+    };
+    let wrong: Vec<String> = rows.iter().zip(&outcome).flat_map(wrong).collect();
     if !wrong.is_empty() {
         place.keep();
         println!("WRONG:\n  {}\nlook at {}", wrong.join("\n  "), place.path().display());
@@ -128,9 +146,42 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     Ok(wrong.is_empty())
 }
 
-async fn play(row: Row, down: Down, place: &Place) -> Result<Played, String> {
-    let part = format!("{}-{}-{}-{down:?}", row.nodes, row.replication, row.write_quorum);
-    let cluster = Cluster::start_direct(place.plan_in(&part, row.nodes)?).await;
+/// What was seen of each row, one way and the other.
+async fn play_all(rows: &[Row], place: &Place) -> Result<Vec<[Played; 2]>, String> {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut playing = JoinSet::new();
+    for (at, row) in rows.iter().copied().enumerate() {
+        for (of, down) in DOWN.into_iter().enumerate() {
+            let plan = place.plan_in(&row.part(down), row.nodes)?;
+            let turns = turns.clone();
+            playing.spawn(async move {
+                let _turn = turns.acquire().await.map_err(|error| error.to_string())?;
+                let dir = plan.dir.clone();
+                let played = play(row, down, plan).await.map_err(|why| format!("{}: {why}", row.name(down)))?;
+                println!("{}: {}", row.name(down), played.wrong.as_deref().unwrap_or("as it should be"));
+                if played.wrong.is_none() {
+                    // A few hundred MiB for each node.
+                    std::fs::remove_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+                }
+                Ok::<_, String>((at, of, played))
+            });
+        }
+    }
+    let mut all: Vec<[Option<Played>; 2]> = rows.iter().map(|_| [None, None]).collect();
+    while let Some(played) = playing.join_next().await {
+        let (at, of, played) = played.map_err(|error| error.to_string())??;
+        all[at][of] = Some(played);
+    }
+    all.into_iter()
+        .map(|both| match both {
+            [Some(others), Some(sequencer)] => Ok([others, sequencer]),
+            _ => Err("a row was not played".to_owned()),
+        })
+        .collect()
+}
+
+async fn play(row: Row, down: Down, plan: Plan) -> Result<Played, String> {
+    let cluster = Cluster::start_direct(plan).await;
     let mut cluster = cluster.map_err(|error| error.to_string())?;
     let client = cluster.client().map_err(|error| error.to_string())?;
     cluster.serves(&client, SERVE_PATIENCE).await?;
