@@ -58,7 +58,11 @@ pub enum AppendError {
     UnknownPartition,
     #[error("the partition's earlier epochs are being recovered ({reason}): retry")]
     Recovering { reason: String, retry_after_ms: u32 },
-    #[error("the partition takes no more right now: retry in {retry_after_ms} ms")]
+    #[error(
+        "the partition takes no more right now, for too much of it waits or lacks copies: retry in {retry_after_ms} ms; if that lasts, see \
+         `dlog cluster status`: nodes that should keep copies are down, and without a majority of the metadata tier's voters that cannot be \
+         put on record"
+    )]
     Overloaded { retry_after_ms: u32 },
     #[error("not enough storage shards take writes ({available} of at least {needed}): retry when nodes are back")]
     NotEnoughShards { available: u8, needed: u8 },

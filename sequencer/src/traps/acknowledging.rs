@@ -94,6 +94,33 @@ fn a_full_window_says_so() {
 }
 
 #[test]
+fn where_missing_copies_cannot_be_put_on_record_appends_stop_and_say_why() {
+    let settings = Settings { window_records_max: 2, ..Settings::default() };
+    let straggler = settings.straggler_timeout;
+    let mut rig = Rig::new(QuorumConfig::majority(3), settings);
+    rig.link(3, false);
+    for token in [1, 2] {
+        rig.append(token, Acks::Quorum);
+        rig.answer(&[1, 2]);
+    }
+    assert_eq!(rig.replied(), [1, 2]);
+    rig.wait(straggler);
+    rig.answer(&[1, 2]);
+    let Some(Proposal::OpenMissing { shard, .. }) = rig.proposals.pop() else { panic!("not put on record") };
+    rig.append(3, Acks::Quorum);
+    let [(3, Err(error @ AppendError::Overloaded { .. }))] = &rig.replies[..] else { panic!("{:?}", rig.replies) };
+    let text = error.to_string();
+    assert!(text.contains("lacks copies") && text.contains("a majority of the metadata tier's voters"), "{text}");
+    rig.replies.clear();
+    rig.sequencer.handle_missing_recorded(rig.now, shard);
+    rig.pump();
+    rig.answer(&[1, 2]);
+    rig.append(4, Acks::Quorum);
+    rig.answer(&[1, 2]);
+    assert_eq!(rig.replied(), [4], "with a majority again, it goes on");
+}
+
+#[test]
 fn a_sealed_sequencer_stops() {
     let mut rig = Rig::new(QuorumConfig::majority(3), Settings::default());
     rig.append(1, Acks::Quorum);
