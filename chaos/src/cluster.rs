@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::held::{Held, Pace};
 use crate::machines::{self, Machines};
 use crate::net::Network;
 use crate::ports::free_addresses;
@@ -163,6 +164,12 @@ impl Cluster {
             entry.is_stopped = stopped;
         }
         Ok(())
+    }
+
+    /// Makes the disk of a node slow, or hang, until what is given back is dropped. `None` if it does not run.
+    pub(crate) fn hold_disk(&self, node: usize, pace: Pace) -> io::Result<Option<Held>> {
+        let process = self.nodes[node - 1].child.as_ref().map(Child::id);
+        process.map(|process| Held::begin(process, pace)).transpose()
     }
 
     /// Asks the process to end in order, and waits until it has. How it ended, if it ran long enough to know how.

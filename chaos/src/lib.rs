@@ -4,6 +4,7 @@
 mod checker;
 mod cluster;
 mod failover;
+mod held;
 mod history;
 mod machines;
 mod nemesis;
@@ -67,7 +68,7 @@ pub async fn play(args: Args) -> Result<bool, String> {
 const SHORT_RUN: [&str; 13] = [
     "dlog-chaos",
     "run",
-    "--seed=5",
+    "--seed=80",
     "--seconds=12",
     "--nodes=3",
     "--partitions=2",
@@ -97,7 +98,8 @@ mod tests {
         };
         let seed = args.seed.expect("it is given");
         let told: String = args.troubles(seed).iter().map(|trouble| format!("{trouble}\n")).collect();
-        for words in ["is killed", "stands still", "cut off", "arrive", "ms late", "is lost"] {
+        let disks = ["disk does not answer,", "ms after every"];
+        for words in ["is killed", "stands still", "cut off", "arrive", "ms late", "is lost"].into_iter().chain(disks) {
             assert!(told.contains(words), "{words}: {told}");
         }
     }

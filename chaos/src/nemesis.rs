@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::held::Pace;
 use crate::net::End;
 use crate::net::fault::{Fault, Link};
 
@@ -38,6 +39,10 @@ pub(crate) enum Kind {
     Delay,
     /// Some of what goes to and from it does not arrive, some comes twice.
     Loss,
+    /// Its disk does not answer for a while, again and again.
+    SlowDisk,
+    /// Its disk does not answer.
+    HungDisk,
 }
 
 impl Kind {
@@ -46,14 +51,14 @@ impl Kind {
         match self {
             Self::Kill => 5,
             Self::Stop => 4,
-            Self::Isolate | Self::Delay | Self::Loss => 3,
-            Self::Vanish | Self::Restart | Self::CutOff | Self::Mute | Self::Deaf | Self::Part => 2,
+            Self::Isolate | Self::Delay | Self::Loss | Self::SlowDisk => 3,
+            Self::HungDisk | Self::Vanish | Self::Restart | Self::CutOff | Self::Mute | Self::Deaf | Self::Part => 2,
         }
     }
 
     /// Whether the node still does its work, only worse.
     const fn is_soft(self) -> bool {
-        matches!(self, Self::Delay | Self::Loss)
+        matches!(self, Self::Delay | Self::Loss | Self::SlowDisk)
     }
 
     /// Whether nodes must be told apart by what they send.
@@ -78,6 +83,7 @@ pub(crate) enum What {
     Kill { silently: bool },
     Restart,
     Stop,
+    Disk(Pace),
     Net { fault: Fault, links: Vec<Link>, words: String },
 }
 
@@ -89,6 +95,7 @@ impl fmt::Display for Trouble {
             What::Kill { silently: true } => write!(f, "n{node} vanishes, and is started again {lasts:.2} s later"),
             What::Restart => write!(f, "n{node} is stopped in order, and started again"),
             What::Stop => write!(f, "n{node} stands still for {lasts:.2} s"),
+            What::Disk(pace) => write!(f, "n{node}'s disk {pace}, for {lasts:.2} s"),
             What::Net { words, .. } => write!(f, "{words}, for {lasts:.2} s"),
         }
     }
@@ -160,7 +167,7 @@ fn draw_kind(kinds: &[Kind], rng: &mut fastrand::Rng) -> Kind {
 
 impl What {
     fn is_soft(&self) -> bool {
-        matches!(self, Self::Net { fault, .. } if !fault.cut)
+        matches!(self, Self::Disk(Pace::Slow { .. })) || matches!(self, Self::Net { fault, .. } if !fault.cut)
     }
 
     fn draw(kind: Kind, node: usize, nodes: usize, rng: &mut fastrand::Rng) -> Self {
@@ -176,6 +183,8 @@ impl What {
             Kind::Vanish => Self::Kill { silently: true },
             Kind::Restart => Self::Restart,
             Kind::Stop => Self::Stop,
+            Kind::HungDisk => Self::Disk(Pace::Hung),
+            Kind::SlowDisk => Self::Disk(Pace::Slow { held: between(0.01, 0.3, rng), free: between(0.005, 0.05, rng) }),
             Kind::Isolate => cut(both(&others), format!("n{node} is cut off from the other nodes")),
             Kind::CutOff => cut(both(&all), format!("n{node} is cut off from everybody")),
             Kind::Mute => cut(out(&all), format!("nothing that n{node} sends arrives")),
@@ -251,7 +260,9 @@ mod tests {
         for words in ["killed", "vanishes", "in order", "stands still", "other nodes", "everybody", "late", "is lost"] {
             assert!(texts.contains(words), "{words}");
         }
-        for words in ["that n1 sends arrives", "arrives at n2", "from each other"] {
+        for words in
+            ["that n1 sends arrives", "arrives at n2", "from each other", "ms after every", "disk does not answer,"]
+        {
             assert!(texts.contains(words), "{words}");
         }
     }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cluster::Cluster;
+use crate::held::Held;
 use crate::history::Outcome;
 use crate::machines::{self, Machines};
 use crate::nemesis::{self, Kind, Trouble, What};
@@ -28,6 +29,11 @@ const CALM_PATIENCE: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(2);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is asked who leads the metadata tier, and how long the answer may take.
+const LEADER_EVERY: Duration = Duration::from_millis(200);
+/// Said of a node in trouble. Every node sequences some partitions, so theirs go with it.
+const LEADS: &str = " (it leads the metadata tier)";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -171,6 +177,30 @@ impl Args {
     }
 }
 
+/// Looks who leads the metadata tier, until the end.
+async fn follow_leader(client: Client, shared: Arc<Shared>, leader: Arc<AtomicU64>) {
+    let mut phase = shared.phase.subscribe();
+    let follow = async {
+        loop {
+            let heard = timeout(LEADER_EVERY, client.cluster_linearizable()).await.ok().and_then(Result::ok);
+            let heard = heard.and_then(|cluster| cluster.leader).map_or(0, |node| u64::from(node.0));
+            leader.store(heard, Ordering::Relaxed);
+            sleep(LEADER_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        _ = phase.wait_for(|phase| *phase == Phase::End) => {}
+    }
+}
+
+/// What lasts until it is taken back.
+enum Fault {
+    /// By its number.
+    Net(u64),
+    Disk(Held),
+}
+
 /// Whether all is well.
 pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
@@ -198,6 +228,8 @@ struct Run {
     shared: Arc<Shared>,
     writers: JoinSet<Result<(), String>>,
     readers: JoinSet<()>,
+    /// Who leads the metadata tier, as far as was heard; 0 if nobody does.
+    leader: Arc<AtomicU64>,
     /// Of each reader that follows: its partition, and how far it is.
     reached: Vec<(u32, Arc<AtomicU64>)>,
     next_progress: Instant,
@@ -234,6 +266,7 @@ impl Run {
             shared,
             writers: JoinSet::new(),
             readers: JoinSet::new(),
+            leader: Arc::new(AtomicU64::new(0)),
             reached: Vec::new(),
             next_progress: Instant::now() + PROGRESS_EVERY,
             done: Vec::new(),
@@ -260,6 +293,7 @@ impl Run {
             let (shared, client) = (self.shared.clone(), self.cluster.client()?);
             self.readers.spawn(TailAsker { number, shared, client }.run());
         }
+        self.readers.spawn(follow_leader(self.cluster.client()?, self.shared.clone(), self.leader.clone()));
         Ok(())
     }
 
@@ -276,20 +310,27 @@ impl Run {
 
     /// Troubles begin and end at their times.
     async fn trouble(&mut self, args: &Args, seed: u64) {
-        let troubles = args.troubles(seed);
+        let mut troubles = args.troubles(seed);
+        let is_of_disk = |trouble: &Trouble| matches!(trouble.what, What::Disk(_));
+        if troubles.iter().any(is_of_disk)
+            && let Err(why) = Held::is_possible()
+        {
+            self.say(&format!("disks stay as they are, for threads cannot be held here: {why}"));
+            troubles.retain(|trouble| !is_of_disk(trouble));
+        }
         let mut steps: Vec<(Duration, usize, bool)> = Vec::new();
         for (i, trouble) in troubles.iter().enumerate() {
             steps.extend([(trouble.from, i, true), (trouble.until, i, false)]);
         }
         steps.sort();
         let began = Instant::now();
-        let mut faults = vec![None; troubles.len()];
+        let mut faults: Vec<_> = troubles.iter().map(|_| None).collect();
         for (at, i, begins) in steps {
             self.watch_until(began + at).await;
             let outcome = if begins {
                 self.begin(&troubles[i], &mut faults[i]).await
             } else {
-                self.end(&troubles[i], faults[i]).await
+                self.end(&troubles[i], faults[i].take()).await
             };
             if let Err(error) = outcome {
                 self.fail(format!("{}: {error}", troubles[i]));
@@ -298,9 +339,10 @@ impl Run {
         self.watch_until(began + Duration::from_secs(args.seconds)).await;
     }
 
-    async fn begin(&mut self, trouble: &Trouble, number: &mut Option<u64>) -> std::io::Result<()> {
-        self.say(&trouble.to_string());
+    async fn begin(&mut self, trouble: &Trouble, fault: &mut Option<Fault>) -> std::io::Result<()> {
         let node = trouble.node;
+        let leads = self.leader.load(Ordering::Relaxed) == node as u64;
+        self.say(&format!("{trouble}{}", if leads { LEADS } else { "" }));
         match &trouble.what {
             What::Kill { silently } => self.cluster.kill(node, *silently).await,
             What::Stop => self.cluster.set_stopped(node, true),
@@ -311,24 +353,27 @@ impl Run {
                 }
                 self.cluster.start_node(node).await
             }
-            What::Net { fault, links, .. } => {
-                *number = self.cluster.network().map(|network| network.add(*fault, links.clone()));
+            What::Disk(pace) => {
+                *fault = self.cluster.hold_disk(node, *pace)?.map(Fault::Disk);
+                Ok(())
+            }
+            What::Net { fault: net, links, .. } => {
+                *fault = self.cluster.network().map(|network| Fault::Net(network.add(*net, links.clone())));
                 Ok(())
             }
         }
     }
 
-    async fn end(&mut self, trouble: &Trouble, number: Option<u64>) -> std::io::Result<()> {
+    async fn end(&mut self, trouble: &Trouble, fault: Option<Fault>) -> std::io::Result<()> {
+        match fault {
+            Some(Fault::Disk(held)) => drop(held),
+            Some(Fault::Net(number)) => self.cluster.network().into_iter().for_each(|network| network.remove(number)),
+            None => {}
+        }
         match &trouble.what {
             What::Kill { .. } if !self.cluster.is_running(trouble.node) => self.cluster.start_node(trouble.node).await,
             What::Stop => self.cluster.set_stopped(trouble.node, false),
-            What::Net { .. } => {
-                if let (Some(network), Some(number)) = (self.cluster.network(), number) {
-                    network.remove(number);
-                }
-                Ok(())
-            }
-            What::Kill { .. } | What::Restart => Ok(()),
+            What::Kill { .. } | What::Restart | What::Disk(_) | What::Net { .. } => Ok(()),
         }
     }
 
