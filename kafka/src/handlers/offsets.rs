@@ -25,7 +25,8 @@ use crate::cluster::{Cluster, topic_name};
 use crate::gateway::Shared;
 use crate::group::{CommitOffset, GroupAnswer, GroupRequest, OffsetsWanted, StoredOffset};
 
-/// First version of OffsetFetch with many groups.
+/// First versions of OffsetFetch with an error of the whole answer, with many groups.
+const GROUP_ERRORS: i16 = 2;
 const BATCHED: i16 = 8;
 
 pub(super) async fn commit(shared: Arc<Shared>, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -109,9 +110,18 @@ pub(super) async fn fetch(shared: Arc<Shared>, version: i16, request: OffsetFetc
         });
         each.collect::<Vec<_>>()
     });
-    match offsets_of(&shared, &request.group_id, wanted).await {
-        Err(error) if version >= 2 => response.error_code = error.code(),
-        Err(error) => tracing::debug!(group = request.group_id.as_str(), "kafka: no offsets: {error}"),
+    match offsets_of(&shared, &request.group_id, wanted.clone()).await {
+        Err(error) if version >= GROUP_ERRORS => response.error_code = error.code(),
+        // It is each partition's.
+        Err(error) => {
+            for (topic, partition) in wanted.unwrap_or_default() {
+                let mut failed = single(version, partition, None);
+                failed.error_code = error.code();
+                let mut result = OffsetFetchResponseTopic::default();
+                (result.name, result.partitions) = (TopicName(StrBytes::from_string(topic)), vec![failed]);
+                response.topics.push(result);
+            }
+        }
         Ok(offsets) => {
             for (topic, partitions) in by_topic(offsets) {
                 let mut result = OffsetFetchResponseTopic::default();

@@ -167,6 +167,17 @@ async fn groups_that_are_not_there_have_no_offsets_and_no_members() {
     });
     let partition = &group.topics[0].partitions[0];
     assert_eq!((partition.error_code, partition.committed_offset), (0, -1));
+    // What is wrong with the group is told once, and of each partition in the version that has no other place for it.
+    let mut of_topic = offset_fetch_request::OffsetFetchRequestTopic::default();
+    (of_topic.name, of_topic.partition_indexes) = (topic("read"), vec![0]);
+    let mut request = OffsetFetchRequest::default();
+    request.topics = Some(vec![of_topic]);
+    let invalid = ResponseError::InvalidGroupId.code();
+    let told = kafka.ask(1, &request).topics.remove(0).partitions.remove(0);
+    assert_eq!((told.error_code, told.committed_offset), (invalid, -1));
+    for version in 2..=7 {
+        assert_eq!(kafka.ask(version, &request).error_code, invalid, "{version}");
+    }
     let mut request = DescribeGroupsRequest::default();
     request.groups = vec![GroupId(text("nobody"))];
     let old = &kafka.ask(5, &request).groups[0];
