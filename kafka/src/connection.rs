@@ -14,7 +14,7 @@ use kafka_protocol::messages::{ApiKey, RequestKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use crate::broker::Pending;
@@ -157,11 +157,14 @@ pub(crate) struct Connection {
     in_flight_bytes: usize,
     /// Read, and not begun: what is in flight has to be answered first.
     next: Option<(Request, Frame)>,
+    stopping: watch::Receiver<bool>,
 }
 
 enum Event {
     Read(Result<Frame, Closed>),
     Answered(Answer),
+    /// The node stops, and nobody waits for an answer.
+    Drained,
 }
 
 impl Connection {
@@ -169,7 +172,8 @@ impl Connection {
         let (socket, writer) = stream.into_split();
         let intake = Intake { shared: shared.clone(), socket, buffer: BytesMut::new(), memory: None };
         let caller = Caller::new(peer);
-        Self { shared, intake, writer, caller, in_flight: VecDeque::new(), in_flight_bytes: 0, next: None }
+        let stopping = shared.stopping.subscribe();
+        Self { shared, intake, writer, caller, in_flight: VecDeque::new(), in_flight_bytes: 0, next: None, stopping }
     }
 
     pub(crate) async fn run(mut self) -> Result<(), Closed> {
@@ -182,6 +186,7 @@ impl Connection {
                     let request = parse(frame.bytes.clone())?;
                     self.next = Some((request, frame));
                 }
+                Event::Drained => return Ok(()),
                 Event::Answered(answer) => {
                     if let Some(done) = self.in_flight.pop_front() {
                         self.in_flight_bytes -= done.len;
@@ -198,10 +203,11 @@ impl Connection {
     }
 
     async fn next_event(&mut self) -> Event {
-        let reads = self.next.is_none();
+        let (reads, waits) = (self.next.is_none(), !self.in_flight.is_empty());
         tokio::select! {
             biased;
             answer = first(&mut self.in_flight) => Event::Answered(answer),
+            _ = self.stopping.wait_for(|stops| *stops), if !waits => Event::Drained,
             frame = self.intake.next(), if reads => Event::Read(frame),
         }
     }

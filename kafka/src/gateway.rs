@@ -9,7 +9,7 @@ use dlog_client::Client;
 use dlog_proto::clock::every;
 use dlog_proto::transport::Complaints;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     /// Bytes of requests, in units of [`REQUEST_UNIT`].
     pub(crate) request_memory: Arc<Semaphore>,
     pub(crate) fetch_memory: FetchMemories,
+    /// The node stops: whoever waits is answered, and no connection goes on.
+    pub(crate) stopping: watch::Sender<bool>,
     closed: ClosedComplaints,
     refused: Complaints,
     connections: Arc<Semaphore>,
@@ -110,6 +112,7 @@ impl Gateway {
             errands: Errands::default(),
             request_memory: Arc::new(Semaphore::new(units)),
             fetch_memory: FetchMemories::new(settings.fetches_bytes_max),
+            stopping: watch::Sender::new(false),
             closed: ClosedComplaints::default(),
             refused: Complaints::new(),
             connections: Arc::new(Semaphore::new(settings.connections_max)),
@@ -145,6 +148,14 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Answers what was asked and closes each connection as soon as nothing is left to answer on it. Returns when all are closed.
+    pub async fn drain(&self) {
+        self.shared.stopping.send_replace(true);
+        let all = u32::try_from(self.shared.settings.connections_max).unwrap_or(u32::MAX);
+        // It is never closed, and has so many.
+        let _ = self.shared.connections.acquire_many(all).await;
     }
 
     fn place(&self, peer: SocketAddr) -> Result<Place, String> {

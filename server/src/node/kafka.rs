@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dlog_client::{Client, ClientOptions};
@@ -20,6 +21,7 @@ use dlog_storage_node::read::{ReadItem, Reader};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::control::ShardReaders;
 use super::core::{Cores, Input, LocalAppend, ReleasedMarks, Tails};
@@ -197,7 +199,11 @@ fn usage(path: &Path, reader: &Reader, partitions: &[PartitionUid]) -> io::Resul
 /// The gateway while it serves, on threads of its own: neither the cores nor the control plane wait for its clients.
 pub(super) struct KafkaServer {
     runtime: Option<Runtime>,
+    gateway: Gateway,
 }
+
+/// How long clients may take for their last answers.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 impl KafkaServer {
     /// Takes the TCP port of the node, at `address`. A name that stands for this machine by several addresses ("localhost") is
@@ -248,7 +254,12 @@ impl KafkaServer {
             let gateway = gateway.clone();
             runtime.spawn(async move { gateway.serve(listener).await });
         }
-        Ok(Self { runtime: Some(runtime) })
+        Ok(Self { runtime: Some(runtime), gateway })
+    }
+
+    /// Once what the node led is led elsewhere: those who wait are told so, and connections close.
+    pub(super) async fn drain(&self) {
+        let _ = timeout(DRAIN_TIME, self.gateway.drain()).await;
     }
 }
 

@@ -199,6 +199,7 @@ impl Node {
     /// Hands over what it sequences, closes the shards, says goodbye.
     pub(crate) async fn stop(mut self) {
         let _ = timeout(HAND_OVER_TIME, self.parts.handed_over()).await;
+        self.kafka.drain().await;
         drop(self.kafka);
         self.parts.shards.clear();
         for core in self.parts.cores.iter() {
