@@ -14,7 +14,7 @@ use dlog_sequencer::{LEASE, LeaseGrant, LeaseKeeper, LeaseTimes};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::core::{Cores, Input};
+use super::core::{Cores, Input, SequencingInput};
 use super::probe;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ impl Controller {
             self.look(&view, &liveness);
             granted.into_iter().for_each(|grant| self.leases.handle_granted(grant));
             if let Some(until) = self.leases.handle_told(view.revision()) {
-                self.cores.tell_all(|| Input::Lease(until));
+                self.cores.tell_all(|| SequencingInput::Lease(until));
             }
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
@@ -168,17 +168,17 @@ impl Controller {
         for (core, News { assigned, superseded, renew, append_time, .. }) in self.cores.iter().zip(news) {
             // Before any append can come.
             if !append_time.is_empty() {
-                core.tell(Input::AppendTime(append_time));
+                core.tell(SequencingInput::AppendTime(append_time));
             }
             // In this order: who was superseded and is assigned again starts over.
             if !superseded.is_empty() {
-                core.tell(Input::Superseded(superseded));
+                core.tell(SequencingInput::Superseded(superseded));
             }
             if !assigned.is_empty() {
-                core.tell(Input::Assigned(assigned));
+                core.tell(SequencingInput::Assigned(assigned));
             }
             if !renew.is_empty() {
-                core.tell(Input::Renew(renew));
+                core.tell(SequencingInput::Renew(renew));
             }
         }
     }

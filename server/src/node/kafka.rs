@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::control::ShardReaders;
-use super::core::{Cores, Input, LocalAppend, ReleasedMarks, Tails};
+use super::core::{Cores, Input, LocalAppend, ReleasedMarks, SequencingInput, ShardInput, Tails};
 use super::proposer::Requests;
 use super::{NodeError, SOFTWARE};
 use crate::config::Config;
@@ -69,7 +69,7 @@ impl Broker for NodeBroker {
     ) -> Pending<Result<AppendOk, AppendError>> {
         let (reply, answer) = oneshot::channel();
         let append = LocalAppend { partition, acks, with_offset, append_time, batch, reply };
-        self.cores.of_partition(partition).tell(Input::Append(append));
+        self.cores.of_partition(partition).tell(SequencingInput::Append(append));
         Box::pin(async move {
             // A core that is gone sequences nothing.
             answer.await.unwrap_or(Err(AppendError::NotSequencer { node: None, epoch: Epoch::ZERO }))
@@ -89,7 +89,7 @@ impl Broker for NodeBroker {
         }
         let (mark, is_new) = self.released.watch(partition);
         for shard in mine.into_iter().filter(|_| is_new) {
-            self.cores.of_shard(shard).tell(Input::WatchReleased(shard, partition));
+            self.cores.of_shard(shard).tell(Input::Shard(shard, ShardInput::WatchReleased(partition)));
         }
         Some(mark)
     }

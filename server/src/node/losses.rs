@@ -33,7 +33,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::control::ShardReaders;
-use super::core::{Cores, Input, SealAnew};
+use super::core::{Cores, Input, SealAnew, ShardInput};
 use super::proposer::Requests;
 
 /// How often it is looked for losses.
@@ -114,7 +114,7 @@ impl LossReporter {
     async fn seal_anew(&self, damaged: ShardRef) -> bool {
         let ShardRef { shard, incarnation } = damaged;
         let core = self.cores.of_shard(shard);
-        core.tell(Input::ShardDamaged(shard));
+        core.tell(Input::Shard(shard, ShardInput::Damaged));
         let (revision, damaged_before) = match self
             .requests
             .carry_out(&self.metadata, Damaged { shard, incarnation })
@@ -134,7 +134,7 @@ impl LossReporter {
         let newest = |(uid, partition): (PartitionUid, &Arc<Partition>)| Some((uid, partition.newest()?.0));
         let (done, sealed) = oneshot::channel();
         let newest = view.partitions().filter_map(newest).collect();
-        core.tell(Input::SealAnew(SealAnew { shard, newest, damaged_before, done }));
+        core.tell(Input::Shard(shard, ShardInput::SealAnew(SealAnew { newest, damaged_before, done })));
         let sealed = timeout(SEALING_MAX, sealed).await.is_ok_and(|sealed| sealed.is_ok());
         match sealed {
             true => tracing::warn!(%shard, "the shard is damaged: every partition is sealed anew"),

@@ -311,7 +311,7 @@ impl Parts {
             let core = self.cores.of_shard(dir.shard);
             if let Some(shard) = dir.start(&self.config, lost, core) {
                 self.shards.insert(shard.shard_ref(), shard.committer.clone());
-                core.tell(Input::Shard(Box::new(shard)));
+                core.tell(Input::NewShard(Box::new(shard)));
             }
         }
         self.cores.tell_all(|| Input::AllShards);

@@ -14,7 +14,7 @@ use dlog_proto::{End, NodeId, PartitionUid, ProcessId, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::core::{Cores, Input};
+use super::core::{Cores, SequencingInput};
 
 /// Things asked for in one command.
 const ITEMS_AT_ONCE: usize = 512;
@@ -140,7 +140,7 @@ impl Carrier {
                 }
             }
         }
-        self.tell(core, Input::Activated(tables));
+        self.tell(core, SequencingInput::Activated(tables));
     }
 
     async fn decide(self, decisions: Vec<(u16, dlog_sequencer::Decision)>) {
@@ -154,11 +154,13 @@ impl Carrier {
                     let end = EpochEnd { epoch, last_esn, authoritative };
                     decided.entry(core).or_default().push((partition, end));
                 }
-                Ok(DecideOutcome::Superseded(by)) => self.tell(core, Input::DecisionRefused { partition, by }),
+                Ok(DecideOutcome::Superseded(by)) => {
+                    self.tell(core, SequencingInput::DecisionRefused { partition, by })
+                }
                 Err(error) => tracing::error!(%error, "a decision was refused"),
             }
         }
-        decided.into_iter().for_each(|(core, ends)| self.tell(core, Input::Decided(ends)));
+        decided.into_iter().for_each(|(core, ends)| self.tell(core, SequencingInput::Decided(ends)));
     }
 
     async fn cover(self, covers: Vec<(u16, CoverItem)>) {
@@ -171,7 +173,7 @@ impl Carrier {
                 Err(error) => tracing::info!(%error, "a producer snapshot is not on record"),
             }
         }
-        covered.into_iter().for_each(|(core, items)| self.tell(core, Input::Covered(items)));
+        covered.into_iter().for_each(|(core, items)| self.tell(core, SequencingInput::Covered(items)));
     }
 
     /// One batch after the other: what is closed was opened before.
@@ -188,7 +190,10 @@ impl Carrier {
         for ((core, item), result) in items.into_iter().zip(results) {
             match result {
                 Ok(()) if matches!(item.change, UnderReplicatedChange::Open { .. }) => {
-                    self.tell(core, Input::MissingRecorded(vec![(item.partition, item.epoch, item.shard_ref())]));
+                    self.tell(
+                        core,
+                        SequencingInput::MissingRecorded(vec![(item.partition, item.epoch, item.shard_ref())]),
+                    );
                 }
                 Ok(()) => {}
                 Err(error) => tracing::warn!(%error, "missing copies were not recorded"),
@@ -196,7 +201,7 @@ impl Carrier {
         }
     }
 
-    fn tell(&self, core: u16, input: Input) {
+    fn tell(&self, core: u16, input: SequencingInput) {
         self.cores.at(core).tell(input);
     }
 }

@@ -49,6 +49,26 @@ pub(crate) enum Input {
 
     /// The nodes that live, as registered.
     Nodes(Vec<(NodeId, Arc<NodeInfo>)>),
+    /// A second has passed.
+    Tick,
+
+    Sequencing(SequencingInput),
+
+    NewShard(Box<NewShard>),
+    /// All shards of this node have been handed over.
+    AllShards,
+    Shard(ShardId, ShardInput),
+    /// The metadata tier has let go of these partitions up to there.
+    Trimmed(Vec<(PartitionUid, Lsn)>),
+    /// Partitions of logs that were deleted for good.
+    Erase(Vec<PartitionUid>),
+    /// Closes the shards; the core ends when that is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// For a core's sequencers.
+#[derive(Debug)]
+pub(crate) enum SequencingInput {
     /// Whether this node should sequence these partitions.
     Assigned(Vec<(PartitionUid, bool)>),
     /// Whether what native clients append to these partitions gets the time at which it is appended.
@@ -59,8 +79,6 @@ pub(crate) enum Input {
     Renew(Vec<PartitionUid>),
     /// Partitions of which another process has a later epoch.
     Superseded(Vec<(PartitionUid, Epoch)>),
-    /// A second has passed.
-    Tick,
 
     /// The metadata tier has answered.
     Activated(Vec<(PartitionUid, Option<EpochTable>)>),
@@ -72,31 +90,6 @@ pub(crate) enum Input {
     },
     MissingRecorded(Vec<(PartitionUid, Epoch, ShardRef)>),
     Covered(Vec<(PartitionUid, Epoch)>),
-
-    /// Damage was found in this shard's log.
-    ShardDamaged(ShardId),
-    SealAnew(SealAnew),
-    /// The metadata tier has let go of these partitions up to there.
-    Trimmed(Vec<(PartitionUid, Lsn)>),
-    /// Partitions of logs that were deleted for good.
-    Erase(Vec<PartitionUid>),
-    Shard(Box<NewShard>),
-    /// Somebody wants to hear how far the shard knows a partition to be released.
-    WatchReleased(ShardId, PartitionUid),
-    /// All shards of this node have been handed over.
-    AllShards,
-    /// The shard's commit thread has something to tell.
-    ShardProgress(ShardId),
-    Loaded {
-        shard: ShardId,
-        partitions: Vec<(PartitionUid, Result<Option<PartitionImage>, ReadError>)>,
-    },
-    ReadDone {
-        shard: ShardId,
-        lane: LaneNumber,
-        version: u32,
-        chunk: Result<Chunk, ReadError>,
-    },
 
     Append(LocalAppend),
     GetTail {
@@ -111,8 +104,30 @@ pub(crate) enum Input {
         partition: PartitionUid,
         reply: oneshot::Sender<Option<Vec<ActiveProducer>>>,
     },
-    /// Closes the shards; the core ends when that is done.
-    Stop(oneshot::Sender<()>),
+}
+
+/// For one of a core's shards.
+#[derive(Debug)]
+pub(crate) enum ShardInput {
+    /// Damage was found in its log.
+    Damaged,
+    SealAnew(SealAnew),
+    /// Somebody wants to hear how far the shard knows a partition to be released.
+    WatchReleased(PartitionUid),
+    /// Its commit thread has something to tell.
+    Progress,
+    Loaded(Vec<(PartitionUid, Result<Option<PartitionImage>, ReadError>)>),
+    ReadDone {
+        lane: LaneNumber,
+        version: u32,
+        chunk: Result<Chunk, ReadError>,
+    },
+}
+
+impl From<SequencingInput> for Input {
+    fn from(input: SequencingInput) -> Self {
+        Self::Sequencing(input)
+    }
 }
 
 /// What came on a lane. A lane has at most one batch in the inbox: its task goes on when it is told to.
@@ -166,7 +181,7 @@ impl Cores {
         self.at(shard.core(self.count()))
     }
 
-    pub(crate) fn tell_all(&self, input: impl Fn() -> Input) {
+    pub(crate) fn tell_all<I: Into<Input>>(&self, input: impl Fn() -> I) {
         self.iter().for_each(|core| core.tell(input()));
     }
 }
@@ -185,20 +200,20 @@ impl CoreHandle {
     }
 
     /// A core that has ended hears nothing, and has nobody to answer.
-    pub(crate) fn tell(&self, input: Input) {
-        let _ = self.inbox.send(input);
+    pub(crate) fn tell(&self, input: impl Into<Input>) {
+        let _ = self.inbox.send(input.into());
     }
 
     pub(crate) async fn tail(&self, partition: PartitionUid) -> Option<Tail> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Input::GetTail { partition, reply });
+        self.tell(SequencingInput::GetTail { partition, reply });
         answer.await.ok().flatten()
     }
 
     /// The members of its nodeset that a partition's sequencer can store on now; none if it is not sequenced here.
     pub(crate) async fn usable_members(&self, partition: PartitionUid) -> Vec<ShardRef> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Input::GetUsable { partition, reply });
+        self.tell(SequencingInput::GetUsable { partition, reply });
         answer.await.unwrap_or_default()
     }
 
@@ -206,7 +221,7 @@ impl CoreHandle {
     /// epochs is not known yet.
     pub(crate) async fn producers(&self, partition: PartitionUid) -> Option<Vec<ActiveProducer>> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Input::GetProducers { partition, reply });
+        self.tell(SequencingInput::GetProducers { partition, reply });
         answer.await.ok().flatten()
     }
 
@@ -221,7 +236,6 @@ impl CoreHandle {
 /// What it takes to serve stores again after damage.
 #[derive(Debug)]
 pub(crate) struct SealAnew {
-    pub(crate) shard: ShardId,
     /// Of every partition.
     pub(crate) newest: Vec<(PartitionUid, Epoch)>,
     /// For epochs activated before this revision, what the shard lacks proves nothing.

@@ -18,21 +18,20 @@ mod tails;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use dlog_proto::block::Block;
 use dlog_proto::clock::{now, now_ms, sleep_until};
 use dlog_proto::transport::{Admission, LaneKind, LaneSender};
 use dlog_proto::wire::{
     Amend, Append, ErrorCode, Failed, FetchBlock, Frame, GetTail, Message, Payload, ReadProducers, Release, Seal,
-    StartRead, Store, Tail,
+    StartRead, Store,
 };
 use dlog_proto::{PartitionUid, ShardId, Time, TimestampMs};
 use dlog_sequencer::{Host, Settings};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_local};
 
-pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend, SealAnew};
+pub(crate) use self::inbox::{CoreHandle, Cores, Input, LocalAppend, SealAnew, SequencingInput, ShardInput};
 use self::inbox::{FrameBatch, LaneNumber};
 pub(crate) use self::lanes::speaks_for_a_node;
 pub(crate) use self::links::Reach;
@@ -49,8 +48,6 @@ use super::proposer::Proposer;
 const INPUTS_AT_ONCE: usize = 4096;
 /// Threads per core that read from disks.
 const READ_THREADS: usize = 16;
-/// A sequencer whose nodeset cannot take writes for so long asks for another.
-const NODESET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a core is made of.
 pub(crate) struct CoreSetup {
@@ -190,70 +187,21 @@ impl Core {
                 let lost = self.links.handle_nodes(nodes);
                 lost.into_iter().for_each(|shard| host.handle_link(now, shard, false));
             }
-            Input::Assigned(partitions) => {
-                partitions.into_iter().for_each(|(partition, assigned)| host.handle_assigned(partition, assigned));
-            }
-            Input::AppendTime(partitions) => self.sequencing.handle_append_time(partitions),
-            Input::Superseded(partitions) => {
-                partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
-            }
-            Input::DecisionRefused { partition, by } => host.handle_decision_refused(now, partition, by),
-            Input::Lease(until) => host.handle_lease(until),
-            Input::Renew(partitions) => partitions.into_iter().for_each(|partition| host.handle_renew(partition)),
             Input::Tick => {
-                self.counters.sequencers.store(host.sequencers().count() as u64, Ordering::Relaxed);
                 self.counters.lanes.store(self.lanes.len() as u64, Ordering::Relaxed);
-                host.retry_assigned();
-                host.renew_stalled(now, NODESET_PATIENCE);
+                self.sequencing.handle_tick(now);
             }
-            Input::Activated(tables) => {
-                for (partition, table) in tables {
-                    host.handle_activated(now, now_ms, partition, table);
-                    self.sequencing.tails.touch(partition);
-                }
-            }
-            Input::Decided(ends) => {
-                ends.into_iter().for_each(|(partition, end)| host.handle_decided(partition, end));
-            }
-            Input::MissingRecorded(items) => items
-                .into_iter()
-                .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
-            Input::Covered(items) => {
-                items.into_iter().for_each(|(partition, epoch)| host.handle_covered(partition, epoch));
-            }
-            Input::ShardDamaged(shard) => self.with_shard(shard, LocalShard::handle_damaged),
-            Input::SealAnew(anew) => self.with_shard(anew.shard, |shard| shard.handle_seal_anew(anew)),
-            Input::AllShards => self.has_all_shards = true,
-            Input::Shard(new) => {
+            Input::Sequencing(input) => self.sequencing.handle((now, now_ms), input),
+            Input::NewShard(new) => {
                 let shard = LocalShard::new(*new, self.me.clone(), self.counters.clone(), self.released.clone());
                 self.shards.insert(shard.id(), shard);
             }
-            Input::WatchReleased(shard, partition) => {
-                self.with_shard(shard, |shard| shard.handle_watch_released(partition));
-            }
+            Input::AllShards => self.has_all_shards = true,
+            Input::Shard(shard, input) => self.with_shard(shard, |shard| shard.handle(input)),
             Input::Trimmed(partitions) => {
                 self.shards.values_mut().for_each(|shard| shard.handle_trimmed(&partitions));
             }
             Input::Erase(partitions) => self.shards.values_mut().for_each(|shard| shard.handle_erase(&partitions)),
-            Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),
-            Input::Loaded { shard, partitions } => self.with_shard(shard, |shard| {
-                partitions.into_iter().for_each(|(partition, loaded)| shard.handle_loaded(partition, loaded));
-            }),
-            Input::ReadDone { shard, lane, version, chunk } => {
-                self.with_shard(shard, |shard| shard.handle_read_done(lane, version, chunk));
-            }
-            Input::Append(append) => self.sequencing.handle_local_append((now, now_ms), append),
-            Input::GetTail { partition, reply } => {
-                let _ = reply.send(self.tail(partition));
-            }
-            Input::GetUsable { partition, reply } => {
-                let sequencer = self.sequencing.host.sequencer(partition);
-                let _ = reply.send(sequencer.map(|sequencer| sequencer.usable_members(now)).unwrap_or_default());
-            }
-            Input::GetProducers { partition, reply } => {
-                let sequencer = self.sequencing.host.sequencer(partition).filter(|sequencer| sequencer.is_ready());
-                let _ = reply.send(sequencer.map(|sequencer| sequencer.producers().collect()));
-            }
             Input::Stop(done) => self.stop = Some(done),
         }
     }
@@ -268,7 +216,7 @@ impl Core {
                 go_on.notify_one();
             }
             Input::LaneClosed(lane) => self.close_lane(lane),
-            Input::ShardProgress(shard) => self.with_shard(shard, LocalShard::handle_progress),
+            Input::Shard(shard, input @ ShardInput::Progress) => self.with_shard(shard, |shard| shard.handle(input)),
             _ => {}
         }
     }
@@ -277,10 +225,6 @@ impl Core {
         if let Some(shard) = self.shards.get_mut(&shard) {
             act(shard);
         }
-    }
-
-    fn tail(&self, partition: PartitionUid) -> Option<Tail> {
-        self.sequencing.host.sequencer(partition).map(dlog_sequencer::PartitionSequencer::tail)
     }
 
     fn close_lane(&mut self, lane: LaneNumber) {
@@ -322,7 +266,7 @@ impl Core {
 
     fn handle_get_tail(&self, frame: &Frame, tx: &LaneSender) -> Result<(), String> {
         let GetTail { partition } = GetTail::from_frame(frame).map_err(|error| error.to_string())?;
-        let answer = match self.tail(partition) {
+        let answer = match self.sequencing.tail(partition) {
             Some(tail) => tail.to_frame(frame.corr, Payload::empty()),
             None => not_sequenced(partition).to_frame(frame.corr, Payload::empty()),
         };

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dlog_metadata::state::{CoverItem, UnderReplicatedChange, UnderReplicatedItem};
 use dlog_proto::block::Block;
@@ -9,14 +11,16 @@ use dlog_proto::producer::ProducerTable;
 use dlog_proto::transport::LaneSender;
 use dlog_proto::wire::{
     Append, AppendError, AppendOk, Appended, FetchedBlock, Flushed, Frame, Message, PartitionRelease, Payload,
-    ProducersRead, Release, Seal, SealPartition, Sealed, Stored,
+    ProducersRead, Release, Seal, SealPartition, Sealed, Stored, Tail,
 };
 use dlog_proto::{Epoch, PartitionUid, ShardRef, Time, TimestampMs};
-use dlog_sequencer::{AppendRequest, Event, Host, HostOutput, NewEpochReason, Output, Proposal, Token};
+use dlog_sequencer::{
+    AppendRequest, Event, Host, HostOutput, NewEpochReason, Output, PartitionSequencer, Proposal, Token,
+};
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use super::inbox::{LaneNumber, LocalAppend};
+use super::inbox::{LaneNumber, LocalAppend, SequencingInput};
 use super::links::Links;
 use super::tails::{OwnTails, Tails};
 use crate::node::metrics::CoreCounters;
@@ -24,6 +28,8 @@ use crate::node::proposer::{Ask, Proposer};
 
 /// Partitions in one seal or release.
 const PARTITIONS_AT_ONCE: usize = 256;
+/// A sequencer whose nodeset cannot take writes for so long asks for another.
+const NODESET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whom the answer to an append goes to.
 #[derive(Debug)]
@@ -59,7 +65,61 @@ impl Sequencing {
         Self { host, tails, append_time, waiters, core, proposer, counters, seals, releases }
     }
 
-    pub(super) fn handle_append_time(&mut self, partitions: Vec<(PartitionUid, bool)>) {
+    /// What others than clients and shards say.
+    pub(super) fn handle(&mut self, (now, now_ms): (Time, TimestampMs), input: SequencingInput) {
+        use SequencingInput as Input;
+        let host = &mut self.host;
+        match input {
+            Input::Assigned(partitions) => {
+                partitions.into_iter().for_each(|(partition, assigned)| host.handle_assigned(partition, assigned));
+            }
+            Input::AppendTime(partitions) => self.handle_append_time(partitions),
+            Input::Lease(until) => host.handle_lease(until),
+            Input::Renew(partitions) => partitions.into_iter().for_each(|partition| host.handle_renew(partition)),
+            Input::Superseded(partitions) => {
+                partitions.into_iter().for_each(|(partition, by)| host.handle_superseded(now, partition, by));
+            }
+            Input::Activated(tables) => {
+                for (partition, table) in tables {
+                    host.handle_activated(now, now_ms, partition, table);
+                    self.tails.touch(partition);
+                }
+            }
+            Input::Decided(ends) => {
+                ends.into_iter().for_each(|(partition, end)| host.handle_decided(partition, end));
+            }
+            Input::DecisionRefused { partition, by } => host.handle_decision_refused(now, partition, by),
+            Input::MissingRecorded(items) => items
+                .into_iter()
+                .for_each(|(partition, epoch, shard)| host.handle_missing_recorded(now, partition, epoch, shard)),
+            Input::Covered(items) => {
+                items.into_iter().for_each(|(partition, epoch)| host.handle_covered(partition, epoch));
+            }
+            Input::Append(append) => self.handle_local_append((now, now_ms), append),
+            // Whoever asked may have given up.
+            Input::GetTail { partition, reply } => drop(reply.send(self.tail(partition))),
+            Input::GetUsable { partition, reply } => {
+                let usable = host.sequencer(partition).map(|sequencer| sequencer.usable_members(now));
+                drop(reply.send(usable.unwrap_or_default()));
+            }
+            Input::GetProducers { partition, reply } => {
+                let sequencer = host.sequencer(partition).filter(|sequencer| sequencer.is_ready());
+                drop(reply.send(sequencer.map(|sequencer| sequencer.producers().collect())));
+            }
+        }
+    }
+
+    pub(super) fn handle_tick(&mut self, now: Time) {
+        self.counters.sequencers.store(self.host.sequencers().count() as u64, Ordering::Relaxed);
+        self.host.retry_assigned();
+        self.host.renew_stalled(now, NODESET_PATIENCE);
+    }
+
+    pub(super) fn tail(&self, partition: PartitionUid) -> Option<Tail> {
+        self.host.sequencer(partition).map(PartitionSequencer::tail)
+    }
+
+    fn handle_append_time(&mut self, partitions: Vec<(PartitionUid, bool)>) {
         for (partition, append_time) in partitions {
             let _ = if append_time { self.append_time.insert(partition) } else { self.append_time.remove(&partition) };
         }
@@ -86,7 +146,7 @@ impl Sequencing {
     }
 
     /// An append of another part of this process.
-    pub(super) fn handle_local_append(&mut self, (now, now_ms): (Time, TimestampMs), append: LocalAppend) {
+    fn handle_local_append(&mut self, (now, now_ms): (Time, TimestampMs), append: LocalAppend) {
         let LocalAppend { partition, acks, with_offset, append_time, batch, reply } = append;
         let token = Token(self.waiters.insert(Waiter::Local(reply)) as u64);
         self.host.handle_append(now, now_ms, partition, AppendRequest { token, acks, with_offset, append_time, batch });

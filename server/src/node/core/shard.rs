@@ -16,12 +16,12 @@ use dlog_proto::wire::{
 use dlog_proto::{Lsn, PartitionUid, ShardId, ShardRef};
 use dlog_storage_node::commit::{CommitSink, Committer, ReserveRefused, Running, ShardFailed};
 use dlog_storage_node::entry::{Entry, EntrySeq, Marks, PartitionImage};
-use dlog_storage_node::read::{Chunk, ReadError, Reader};
+use dlog_storage_node::read::{ReadError, Reader};
 use dlog_storage_node::shard::{Asker, Output, ReadOutput, ReadStreams, ShardCore, lookups};
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, spawn_local};
 
-use super::inbox::{CoreHandle, Input, LaneNumber, SealAnew};
+use super::inbox::{CoreHandle, Input, LaneNumber, SealAnew, ShardInput};
 use super::released::ReleasedMarks;
 use crate::node::metrics::CoreCounters;
 
@@ -71,7 +71,7 @@ pub(crate) struct ProgressSink {
 impl ProgressSink {
     fn tell(&self) {
         if !self.progress.told.swap(true, Ordering::AcqRel) {
-            self.core.tell(Input::ShardProgress(self.shard));
+            self.core.tell(Input::Shard(self.shard, ShardInput::Progress));
         }
     }
 }
@@ -168,11 +168,20 @@ impl LocalShard {
         self.core.handle_draining();
     }
 
-    pub(super) fn handle_damaged(&mut self) {
-        self.core.handle_damaged();
+    pub(super) fn handle(&mut self, input: ShardInput) {
+        match input {
+            ShardInput::Damaged => self.core.handle_damaged(),
+            ShardInput::SealAnew(anew) => self.handle_seal_anew(anew),
+            ShardInput::WatchReleased(partition) => self.handle_watch_released(partition),
+            ShardInput::Progress => self.handle_progress(),
+            ShardInput::Loaded(partitions) => {
+                partitions.into_iter().for_each(|(partition, loaded)| self.handle_loaded(partition, loaded));
+            }
+            ShardInput::ReadDone { lane, version, chunk } => self.streams.handle_chunk(lane, version, chunk),
+        }
     }
 
-    pub(super) fn handle_seal_anew(&mut self, anew: SealAnew) {
+    fn handle_seal_anew(&mut self, anew: SealAnew) {
         self.streams.handle_lost(LostBefore { durable: anew.damaged_before, ..self.streams.lost() });
         self.core.handle_seal_anew(anew.newest);
         self.sealing_anew.push(anew.done);
@@ -207,7 +216,7 @@ impl LocalShard {
     }
 
     /// The commit thread went on.
-    pub(super) fn handle_progress(&mut self) {
+    fn handle_progress(&mut self) {
         // Before looking: what comes later is told again.
         self.progress.told.store(false, Ordering::Release);
         if self.progress.failed.load(Ordering::Acquire) {
@@ -227,7 +236,7 @@ impl LocalShard {
         self.stalled.clear();
     }
 
-    pub(super) fn handle_loaded(&mut self, partition: PartitionUid, loaded: Result<Option<PartitionImage>, ReadError>) {
+    fn handle_loaded(&mut self, partition: PartitionUid, loaded: Result<Option<PartitionImage>, ReadError>) {
         match loaded {
             Ok(image) => self.core.handle_loaded(partition, image),
             Err(error) => {
@@ -245,7 +254,7 @@ impl LocalShard {
     }
 
     /// Somebody asks how far a partition is released: once it is in memory, every move is told.
-    pub(super) fn handle_watch_released(&mut self, partition: PartitionUid) {
+    fn handle_watch_released(&mut self, partition: PartitionUid) {
         self.core.want(partition);
         if let Some(readable) = self.core.readable(partition) {
             self.released.tell(partition, readable.released);
@@ -254,10 +263,6 @@ impl LocalShard {
 
     pub(super) fn handle_start_read(&mut self, lane: LaneNumber, request: StartRead) {
         self.streams.handle_start(&mut self.core, lane, request);
-    }
-
-    pub(super) fn handle_read_done(&mut self, lane: LaneNumber, version: u32, chunk: Result<Chunk, ReadError>) {
-        self.streams.handle_chunk(lane, version, chunk);
     }
 
     /// A lane is gone.
@@ -367,7 +372,7 @@ impl LocalShard {
             let shard = self.id();
             spawn_blocking(move || {
                 let partitions = partitions.into_iter().map(|partition| (partition, reader.load(partition))).collect();
-                inbox.tell(Input::Loaded { shard, partitions });
+                inbox.tell(Input::Shard(shard, ShardInput::Loaded(partitions)));
             });
         }
     }
@@ -451,7 +456,7 @@ async fn read(
         let Part { partition, from, upto, len_max } = part;
         let read = spawn_blocking(move || reader.read(partition, from, upto, len_max)).await;
         if let Ok(chunk) = read {
-            inbox.tell(Input::ReadDone { shard, lane, version, chunk });
+            inbox.tell(Input::Shard(shard, ShardInput::ReadDone { lane, version, chunk }));
         }
     }
 }
