@@ -87,7 +87,10 @@ impl World {
                 let fault = Fault { operation: Operation::Read, after: 0, times, error: Fault::EIO };
                 let process = self.servers[&server].process.as_ref();
                 if process.is_some_and(|p| p.shards.contains_key(&shard)) {
-                    self.servers[&server].media[usize::from(shard)].disk.inject(fault);
+                    // They do not add up: what fails for longer than readers try is told as lost, and rightly so.
+                    let disk = &self.servers[&server].media[usize::from(shard)].disk;
+                    disk.forget_faults();
+                    disk.inject(fault);
                 }
             }
             Trouble::DiskFull { server, for_ } => {
@@ -247,8 +250,6 @@ impl World {
         let servers: Vec<u16> = self.servers.keys().copied().collect();
         for server in servers {
             self.set_refuses(server, None);
-            // What cannot be read for longer than readers try is told as lost.
-            self.servers[&server].media.iter().for_each(|medium| medium.disk.forget_faults());
             self.schedule(Duration::ZERO, Event::Start(server));
         }
         self.schedule(VIEWS, Event::Views);
