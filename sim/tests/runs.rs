@@ -103,6 +103,12 @@ fn what_once_failed_stays_mended() {
         // A shard that was sealed again listed a copy of the recoverer's own that was not on its disk yet.
         (Some(Focus::Succession), 9),
         (Some(Focus::Unreadable), 1564),
+        // An answer to an attempt that was given up was taken for one to the next, which had no plan yet.
+        (None, 2774),
+        (None, 4893),
+        // A shard that was asked again told of this recoverer's own placements, which were taken for news, and so on for ever.
+        (Some(Focus::Damage), 500),
+        (Some(Focus::Damage), 1967),
         // Fault of a trouble: reads went on failing when all trouble was to be over, for longer than readers try.
         (Some(Focus::Unreadable), 1712),
         // An activation that was answered when its epoch had left the table.
@@ -111,7 +117,9 @@ fn what_once_failed_stays_mended() {
         (Some(Focus::Producers), 794),
         // What is missing was put on record in another order than it was asked for.
         (Some(Focus::Available), 3899),
-        // Faults of the checks. An old sequencer that a decision passed over settled what lies beyond the end.
+        // Faults of the checks. A shard does not tell of what it knew to be settled, though a recoverer has placed it anew there since.
+        (Some(Focus::DiskLoss), 499),
+        // An old sequencer that a decision passed over settled what lies beyond the end.
         (Some(Focus::Available), 1335),
         (Some(Focus::Available), 9168),
         // One acknowledged beyond the end from its own shard, which is all that acks=One asks for.

@@ -440,7 +440,7 @@ mod tests {
         for (line, part) in [
             ("log create a/b --replication 1 --partitions 0", "--partitions"),
             ("log create a/b --replication 17", "1..=16"),
-            ("log create a/b", "--replication"),
+            ("log create a/b --replication 0", "1..=16"),
             ("log create a/b/c --replication 1", "is not a log name"),
             ("log create a/b --replication 1 --attr x", "is not an attribute"),
             ("append a/b --acks-inflight 0", "--acks-inflight"),

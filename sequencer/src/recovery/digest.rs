@@ -15,7 +15,8 @@
 //!
 //! INV-SETTLED: settled is the word of the epoch's own sequencer about its own placements. A recoverer that did not hear of it may have
 //! placed some of those blocks anew, and died before it was done: no placement of them is whole any more. Whoever took part tells of
-//! them still, as marks do not move under a seal; so those are repaired like others. So are those that this recoverer itself had begun to
+//! them still, as marks do not move under a seal; so those are repaired like others. (Not who knew before the seal that they are settled; but
+//! the copies that were promised are there, and holders of other placements name them: see `repair`.) So are those that this recoverer itself had begun to
 //! place anew before it heard that they are settled.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -132,9 +132,13 @@ impl Repair {
     }
 
     /// Whether it looks after every block of these answers that needs it, and knew of their newest placements: what was whole may be so
-    /// no more.
+    /// no more. This recoverer's own are no news: a shard that is asked again tells of them.
     pub(crate) fn covers(&self, epoch: Epoch, digest: &Digest) -> bool {
-        let knows = |held: &HeldBlock| self.readable.get(&held.first_esn).is_some_and(|known| *known >= newest(held));
+        let is_mine = |version: PlacementVersion| version.writer_epoch == self.recoverer;
+        let knows = |held: &HeldBlock| {
+            let newest = newest(held);
+            self.readable.get(&held.first_esn).is_some_and(|known| *known >= newest || newest.is_some_and(is_mine))
+        };
         digest.unsettled(epoch, self.end).all(knows)
     }
 
@@ -302,7 +306,8 @@ impl Repair {
             Err(StoreRefusal::Sealed(by)) => return Err(*by),
             // Somebody has decided the epoch: only a later recoverer can.
             Err(StoreRefusal::BeyondEnd) => return Err(self.recoverer.next()),
-            _ if answer.version != version => {}
+            // Of another plan than this; of an earlier attempt, as long as there is none.
+            _ if answer.version != version || !block.plan.copyset.contains(member) => {}
             Ok(Kept::Cached) if !bug(Bug::RecoveryStoresCached) => {}
             Ok(_) => {
                 block.asked.remove(member);
@@ -416,8 +421,8 @@ mod tests {
         asked
     }
 
-    #[test]
-    fn who_cannot_read_its_copy_gets_another() {
+    /// An epoch of one block of two records, and the answers of two of its three members, who have it as that epoch has placed it.
+    fn placed_by(writer: u32) -> (EpochEntry, Block, Digest) {
         let mut builder = BlockBuilder::new(PartitionUid(1), Epoch(1), Esn(1), 0);
         builder.push(&Bytes::from(vec![0; 61]), 2, (0, 0));
         let block = builder.finish();
@@ -436,16 +441,34 @@ mod tests {
             span: 2,
             crc: block.header().crc,
             len: 200,
-            version: PlacementVersion { writer_epoch: Epoch(1), wave: 1 },
+            version: PlacementVersion { writer_epoch: Epoch(writer), wave: 1 },
             copyset: (1..=3).map(|node| ShardId::new(node, 0).to_u32()).collect(),
         };
-        let (epoch, acked, settled) = (Epoch(1), Esn::ZERO, Esn::ZERO);
-        let answer = SealedEpoch { epoch, acked, settled, known_end: None, blocks: vec![held] };
+        let (acked, settled) = (Esn::ZERO, Esn::ZERO);
+        let answer = SealedEpoch { epoch: Epoch(1), acked, settled, known_end: None, blocks: vec![held] };
         let mut digest = Digest::default();
         (0..2).for_each(|member| digest.add(&entry, member, LostBefore::default(), Lsn::ZERO, &answer));
+        (entry, block, digest)
+    }
+
+    fn repair(digest: &Digest, waves: u32) -> Repair {
+        Repair::new((PartitionUid(1), Epoch(2)), (Epoch(1), Esn(2)), digest, waves)
+    }
+
+    /// A member has it on disk, as that wave has it.
+    fn stored(entry: &EpochEntry, member: usize, wave: u32) -> StoreAnswer {
+        let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
+        let (partition, version) = (PartitionUid(1), PlacementVersion { writer_epoch: Epoch(2), wave });
+        let (first_esn, snapshot, result) = (Esn(1), false, Ok(Kept::Flushed));
+        StoreAnswer { shard, incarnation, partition, epoch: entry.epoch, first_esn, snapshot, version, result }
+    }
+
+    #[test]
+    fn who_cannot_read_its_copy_gets_another() {
+        let (entry, block, digest) = placed_by(1);
         let (usable, lost, settings) = (entry.nodeset.all(), MemberSet::EMPTY, Settings::default());
         let cx = Context { now: Time::ZERO, entry: &entry, usable, lost, settings: &settings };
-        let mut repair = Repair::new((PartitionUid(1), Epoch(2)), (Epoch(1), Esn(2)), &digest, 0);
+        let mut repair = repair(&digest, 0);
         repair.pump(&cx, &mut Rng::with_seed(1));
         assert_eq!(asked(&mut repair), ["fetch n1"]);
         repair.handle_fetched(&cx, Esn(1), 0, None);
@@ -454,12 +477,29 @@ mod tests {
         assert_eq!(asked(&mut repair), ["store n1", "store n3"]);
         assert_eq!(repair.highest_wave(), 2, "n1 may have been told of the first placement when its copy seemed good");
         for (member, expected) in [(2, &[][..]), (0, &["amend n2"][..])] {
-            let ShardRef { shard, incarnation } = entry.nodeset.shard_ref(member);
-            let (partition, version) = (PartitionUid(1), PlacementVersion { writer_epoch: Epoch(2), wave: 2 });
-            let (first_esn, snapshot, result) = (Esn(1), false, Ok(Kept::Flushed));
-            let answer = StoreAnswer { shard, incarnation, partition, epoch, first_esn, snapshot, version, result };
-            repair.handle_stored(&cx, member, &answer).unwrap();
+            repair.handle_stored(&cx, member, &stored(&entry, member, 2)).unwrap();
             assert_eq!(asked(&mut repair), expected, "a holder is told when all that it is told of is true");
         }
+    }
+
+    /// A shard that is asked again tells of what this recoverer has placed on it.
+    #[test]
+    fn placements_of_others_are_news_and_its_own_are_not() {
+        let repair = Repair::new((PartitionUid(1), Epoch(3)), (Epoch(1), Esn(2)), &placed_by(1).2, 0);
+        for (writer, is_news) in [(1, false), (2, true), (3, false)] {
+            assert_eq!(repair.covers(Epoch(1), &placed_by(writer).2), !is_news, "e{writer}");
+        }
+    }
+
+    /// Recovery has judged the epoch anew, and too few shards are there to plan anything.
+    #[test]
+    fn answers_to_an_earlier_attempt_prove_nothing() {
+        let (entry, _, digest) = placed_by(1);
+        let (usable, lost, settings) = (MemberSet::EMPTY, MemberSet::EMPTY, Settings::default());
+        let cx = Context { now: Time::ZERO, entry: &entry, usable, lost, settings: &settings };
+        let mut repair = repair(&digest, 3);
+        repair.pump(&cx, &mut Rng::with_seed(1));
+        repair.handle_stored(&cx, 0, &stored(&entry, 0, 3)).unwrap();
+        assert!(!repair.is_done() && asked(&mut repair).is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! A settled block has a placement that every shard of its copyset has on disk, so that single-copy delivery ships it; and either
 //! these are all the copies that its log asks for, or the metadata tier knows who lacks one. A shard of an earlier wave that is away may
 //! hold another placement: it ships the block once more. A settled block that an earlier recoverer began to place anew is whole again when
-//! the epoch is decided, if a shard that took part was heard. If none was, the decision can know nothing of it, and some holders may be under
-//! one placement and some under the other: readers get it by asking everybody. What still holds is what a copy is for: as many as were
+//! the epoch is decided, if a shard that took part told of it: it was heard, and had not known before it was sealed that the block is settled.
+//! If none did, the decision can know nothing of it, and some holders may be under one placement and some under the other: readers get it by asking everybody. What still holds is what a copy is for: as many as were
 //! promised are named by another holder, who notices when they are lost. What lies beyond an end is not of the log, and needs nothing;
 //! where the end has authority, nothing is settled there.
 
@@ -60,9 +60,14 @@ pub(super) fn check_decided(
     let trim = state.partition(partition).map_or(Lsn::ZERO, |p| p.trim);
     let told = promised.recoverer.and_then(|by| ledger.answered.get(&(partition, entry.epoch, by)));
     let told = |shard: &&ShardRef| told.is_some_and(|told| told.contains(shard));
-    let is_placed_anew = |(shard, copy): (&ShardRef, &Copy)| {
+    // A shard does not tell of what it knows to be settled, wherever recoverers have placed that since.
+    let lists = |shard: &ShardRef, first: Lsn| {
+        let settled = ledger.told.get(&(*shard, partition, entry.epoch));
+        told(&shard) && settled.is_none_or(|settled| first.esn() > *settled)
+    };
+    let is_placed_anew = |first: Lsn, shard: &ShardRef, copy: &Copy| {
         let placed = copy.durable.as_ref().filter(|_| !ledger.lost.contains(shard));
-        told(&shard) && placed.is_some_and(|placed| placed.version.writer_epoch > entry.epoch)
+        lists(shard, first) && placed.is_some_and(|placed| placed.version.writer_epoch > entry.epoch)
     };
     // How far the recoverer knew it to be settled: the sequencer may have told shards with a store, before any release did.
     let of_epoch = ledger.told.iter().filter(|((_, of, epoch), _)| (*of, *epoch) == (partition, entry.epoch));
@@ -75,7 +80,8 @@ pub(super) fn check_decided(
         if held.last <= trim || is_lost {
             continue;
         }
-        let is_looked_after = first.esn() > settled || held.copies.iter().any(is_placed_anew);
+        let mut copies = held.copies.iter();
+        let is_looked_after = first.esn() > settled || copies.any(|(shard, copy)| is_placed_anew(first, shard, copy));
         let check = if is_looked_after { check_block } else { check_named };
         check(ledger, state, entry, partition, (first, held), answered).map_err(|why| format!("decided: {why}"))?;
     }
