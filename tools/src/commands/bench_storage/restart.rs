@@ -48,6 +48,7 @@ pub(super) fn measure(root: &Path, gib: u64, figures: &mut Figures) -> Outcome<(
     fs::remove_dir_all(dir.join("index"))?;
     let mut engine = start(&dir, gib, "without an index", None, figures)?;
 
+    fill_segment(&mut engine)?;
     let is_cold = drop_caches();
     let note = if is_cold { "" } else { " (from memory: caches cannot be dropped)" };
     let unsorted = backlog(&engine)?;
@@ -97,7 +98,18 @@ fn start(dir: &Path, gib: u64, how: &str, seconds_max: Option<f64>, figures: &mu
     Ok(engine)
 }
 
-/// MiB/s of blocks of one partition, from its beginning, up to the segment that is still written to.
+/// Fills the segment that is written to with blocks of another partition: only full ones are sorted.
+fn fill_segment(engine: &mut Engine) -> Outcome<()> {
+    let mut blocks = Blocks::new(PARTITIONS + 1, BODY_LEN);
+    for _ in 0..=config().segment_len as usize / (BLOCKS * BODY_LEN) {
+        let group: Vec<_> = (0..BLOCKS).map(|_| blocks.make_one(PARTITIONS)).collect();
+        engine.append(&group)?;
+        engine.upkeep(0)?;
+    }
+    Ok(engine.sync()?)
+}
+
+/// MiB/s of all blocks of one partition.
 fn backlog(engine: &Engine) -> Outcome<f64> {
     drop_caches();
     let (begun, mut bytes, mut next) = (Instant::now(), 0, Some(Lsn::ZERO));
